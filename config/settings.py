@@ -1,0 +1,150 @@
+"""Every setting, from the environment; `embedded` fills in for the two engines when their URLs are unset."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from config import embedded
+
+env = environ.Env()
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+EMBEDDED = embedded.layout()
+
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = env.str("SECRET_KEY", default="") or embedded.secret(EMBEDDED, "SECRET_KEY")
+ENCRYPTION_KEYS = env.list("ENCRYPTION_KEYS", default=[]) or [embedded.secret(EMBEDDED, "ENCRYPTION_KEYS")]
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", "testserver"])
+PUBLIC_URL = env.str("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
+HTTPS = PUBLIC_URL.startswith("https://")
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "pgtrigger",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_structlog",
+    "billing",
+    "tasks",
+    "config",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+APPEND_SLASH = False
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# The database: PostgreSQL only. `prepare_threshold` lets our own hot statements be prepared on the server.
+if env.str("DATABASE_URL", default=""):
+    DATABASES = {"default": env.db_url("DATABASE_URL")}
+else:
+    DATABASES = {"default": embedded.database(EMBEDDED)}
+if not DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL database: postgres://user:password@host/name")
+DATABASES["default"] |= {
+    "ENGINE": "django.db.backends.postgresql",
+    "CONN_MAX_AGE": 0,
+    "CONN_HEALTH_CHECKS": False,
+    "OPTIONS": {"prepare_threshold": 5, "connect_timeout": 5, **DATABASES["default"].get("OPTIONS", {})},
+}
+DATABASE_POOL_SIZE = env.int("DATABASE_POOL_SIZE", default=8)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+PGTRIGGER_INSTALL_ON_MIGRATE = False
+
+# The broker and the cache.
+REDIS_URL = env.str("REDIS_URL", default="") or embedded.redis_url(EMBEDDED)
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+CELERY_BROKER_URL = embedded.broker_url(REDIS_URL)
+
+# Times, in seconds unless the name says otherwise.
+LEASE_SECONDS = env.float("LEASE_SECONDS", default=60)
+HEARTBEAT_SECONDS = env.float("HEARTBEAT_SECONDS", default=15)
+INTERRUPT_GRACE_SECONDS = env.float("INTERRUPT_GRACE_SECONDS", default=15)
+SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=2)
+RETRY_BACKOFF_SECONDS = env.float("RETRY_BACKOFF_SECONDS", default=5)
+RETENTION_DAYS = env.int("RETENTION_DAYS", default=0)
+
+CALLBACK_ALLOWED_NETWORKS = env.list("CALLBACK_ALLOWED_NETWORKS", default=[])
+CALLBACK_SCHEDULE = [timedelta(seconds=float(s)) for s in env.list("CALLBACK_SCHEDULE", default=[])] or [
+    timedelta(seconds=s) for s in (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+]
+CALLBACK_TIMEOUT_SECONDS = env.float("CALLBACK_TIMEOUT_SECONDS", default=15)
+
+ENABLE_TEST_CAPABILITIES = env.bool("ENABLE_TEST_CAPABILITIES", default=DEBUG)
+SHANNON_MODEL = env.str("SHANNON_MODEL", default="")
+TASKCLUSTER_ANONYMOUS_STATUS = env.bool("TASKCLUSTER_ANONYMOUS_STATUS", default=False)
+
+# What a request may carry; the parser and the validators enforce the rest.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2**20
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {"TITLE": "Counterfoil", "VERSION": "1", "OAS_VERSION": "3.1.1"}
+UNFOLD = {"SITE_TITLE": "Counterfoil", "SITE_HEADER": "Counterfoil"}
+
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
