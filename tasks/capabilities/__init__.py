@@ -1,0 +1,96 @@
+"""What a task can do: the registry, and what a capability is given and gives back.
+
+    @capability("text.analyze", meters=["characters"])
+    class TextAnalyze:
+        input = TextAnalyzeInput            # a DRF serializer class
+        def bound(self, input): ...         # the most it can use: meter -> number
+        def run(self, input, context): ...  # -> Result
+
+A capability takes data and gives data. It never sees the task's row, its account or its callback. Another package adds
+one by an entry point in the group `counterfoil.capabilities`, a Django app by its module `capabilities`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from django.utils.module_loading import autodiscover_modules
+from rest_framework.serializers import Serializer
+
+from billing.pricing import FLAT, UNITS
+
+Usage = Mapping[str, int | Decimal]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made: JSON for the output, what it used per meter, and warnings (`code`, `message`, `field`)."""
+
+    output: Any
+    usage: Usage = field(default_factory=dict)
+    warnings: Iterable[Mapping[str, str | None]] = ()
+    estimated: frozenset[str] = frozenset()
+
+
+class CapabilityError(Exception):
+    """A capability's no: the task fails with this code, or is tried again when `retryable` and retries are left."""
+
+    def __init__(self, message: str, *, code: str = "capability_error", retryable: bool = False) -> None:
+        super().__init__(message)
+        self.code, self.message, self.retryable = code, message, retryable
+
+
+class Context(Protocol):
+    """What a running capability may say."""
+
+    attempt: int
+    resolved_model: str
+    settings: Mapping[str, Any]
+
+    def progress(self, percent: float | None = None, stage: str | None = None, message: str | None = None) -> None:
+        """Show how far the work is; percent 0..100."""
+
+    def emit(self, text: str, usage: Usage | None = None) -> None:
+        """Stream a piece of text, with the usage so far."""
+
+
+class Capability(Protocol):
+    name: str
+    meters: frozenset[str]
+    input: type[Serializer]
+
+    def bound(self, input: dict[str, Any]) -> Usage: ...  # noqa: A002 - the domain's word
+
+    def run(self, input: dict[str, Any], context: Context) -> Result: ...  # noqa: A002
+
+
+REGISTRY: dict[str, Capability] = {}
+ENTRY_POINTS = "counterfoil.capabilities"
+
+
+def capability(name: str, *, meters: Iterable[str]) -> Callable[[type], type]:
+    """Register the class under its name; `meters` are all it may report. The flat price needs no meter."""
+    unknown = set(meters) - UNITS.keys() | {FLAT} & set(meters)
+    if unknown:
+        raise ValueError(f"{name} names meters that do not exist: {', '.join(sorted(unknown))}")
+
+    def register(cls: type) -> type:
+        cls.name, cls.meters = name, frozenset(meters)  # type: ignore[attr-defined]
+        REGISTRY[name] = cls()
+        return cls
+
+    return register
+
+
+def get(name: str) -> Capability | None:
+    """The capability of this name, if it is installed here."""
+    return REGISTRY.get(name)
+
+
+def discover() -> None:
+    """Import every capability: the built-in ones, apps' `capabilities` modules and entry points."""
+    autodiscover_modules("capabilities")
+    for entry_point in entry_points(group=ENTRY_POINTS):
+        entry_point.load()

@@ -1,0 +1,144 @@
+"""The only door to transfers. Each verb inserts one, and the database moves the balances with it.
+
+Amounts are credits with at most four places. A key makes a verb safe to repeat: the second call returns the first's
+transfer. `tasks/sql/submit.sql` inserts its own hold, in the statement that creates the task.
+"""
+
+from decimal import Decimal
+from uuid import UUID
+
+from django.db import DatabaseError, IntegrityError, transaction
+from psycopg.types.json import Jsonb
+
+from billing import pricing
+from billing.exceptions import REFUSALS
+from billing.models import Transfer
+from billing.statements import constraint_of, one
+
+POST = """
+INSERT INTO billing_transfer (account_id, task_id, usage_line_id, kind, amount, reason, actor, key)
+VALUES (%(account)s, %(task)s, %(line)s, %(kind)s, %(amount)s, %(reason)s, %(actor)s, %(key)s) RETURNING id
+"""
+
+# Lines first, then what they add up to, then what is left of the hold: a row each, moved by the same trigger.
+SETTLE = """
+WITH line AS (
+    INSERT INTO billing_usageline (task_id, account_id, position, meter, quantity, unit, unit_size, unit_price,
+        price_id, listed_amount, billed_amount, usd_reference, estimated)
+    SELECT %(task)s, %(account)s, position, meter, quantity, unit, unit_size, unit_price, price_id, listed, billed, usd,
+        estimated
+    FROM jsonb_to_recordset(%(lines)s) AS l(position smallint, meter text, quantity numeric, unit text, unit_size int,
+         unit_price numeric, price_id uuid, listed numeric, billed numeric, usd numeric, estimated boolean)
+)
+INSERT INTO billing_transfer (account_id, task_id, kind, amount, key)
+SELECT %(account)s, %(task)s, kind, amount, kind || ':' || %(task)s
+FROM (VALUES ('capture', %(charged)s::numeric), ('release', %(released)s::numeric)) AS moved(kind, amount)
+WHERE amount > 0
+"""
+
+
+def grant(account_id: UUID, amount: Decimal, *, key: str, reason: str, actor: str) -> Transfer:
+    """Give credits."""
+    return _post(account_id, "grant", amount, key=key, reason=reason, actor=actor)
+
+
+def adjust(account_id: UUID, amount: Decimal, *, key: str, reason: str, actor: str) -> Transfer:
+    """Correct a balance by a signed amount. Raises InsufficientBalance below the credit limit."""
+    return _post(account_id, "adjustment", amount, key=key, reason=reason, actor=actor)
+
+
+def hold(account_id: UUID, amount: Decimal, *, task_id: UUID) -> Transfer:
+    """Set credits aside for a task. Raises InsufficientBalance or SpendCapReached."""
+    return _post(account_id, "hold", amount, task_id=task_id, key=f"hold:{task_id}")
+
+
+def capture(account_id: UUID, amount: Decimal, *, task_id: UUID) -> Transfer:
+    """Charge part or all of what a task holds."""
+    return _post(account_id, "capture", amount, task_id=task_id, key=f"capture:{task_id}")
+
+
+def release(account_id: UUID, amount: Decimal, *, task_id: UUID) -> Transfer:
+    """Give back what a task holds and was not charged."""
+    return _post(account_id, "release", amount, task_id=task_id, key=f"release:{task_id}")
+
+
+def refund(
+    account_id: UUID, amount: Decimal, *, task_id: UUID, line_id: int | None = None, key: str, reason: str, actor: str
+) -> Transfer:
+    """Give charged credits back, against one line or the whole. Raises RefundTooLarge or NothingCharged."""
+    return _post(account_id, "refund", amount, task_id=task_id, line_id=line_id, key=key, reason=reason, actor=actor)
+
+
+def settle(account_id: UUID, bill: pricing.Bill, *, task_id: UUID, held: Decimal, credits_per_usd: Decimal) -> None:
+    """Write the lines of a bill, capture its sum and release the rest of the hold, in one statement."""
+    lines = [_line_row(position, line, credits_per_usd) for position, line in enumerate(bill.lines)]
+    if lines or held:
+        _execute(
+            SETTLE,
+            task=task_id,
+            account=account_id,
+            lines=Jsonb(lines),
+            charged=bill.charged,
+            released=held - bill.charged,
+        )
+
+
+def _line_row(position: int, line: pricing.Line, credits_per_usd: Decimal) -> dict[str, object]:
+    return {
+        "position": position,
+        "meter": line.rate.meter,
+        "quantity": str(line.quantity),
+        "unit": line.rate.unit,
+        "unit_size": line.rate.unit_size,
+        "unit_price": str(line.rate.credits),
+        "price_id": line.rate.price_id,
+        "listed": str(line.listed),
+        "billed": str(line.billed),
+        "usd": str(pricing.usd(line.billed, credits_per_usd=credits_per_usd)),
+        "estimated": line.estimated,
+    }
+
+
+def _post(
+    account_id: UUID,
+    kind: str,
+    amount: Decimal,
+    *,
+    key: str,
+    task_id: UUID | None = None,
+    line_id: int | None = None,
+    reason: str = "",
+    actor: str = "system",
+) -> Transfer:
+    """Insert in a savepoint: the trigger has moved balances before a doubled key is noticed."""
+    try:
+        with transaction.atomic():
+            row = _execute(
+                POST,
+                account=account_id,
+                task=task_id,
+                line=line_id,
+                kind=kind,
+                amount=amount,
+                reason=reason,
+                actor=actor,
+                key=key,
+            )
+    except IntegrityError as error:
+        if constraint_of(error) not in KEY_TAKEN:
+            raise
+        return Transfer.objects.get(key=key)
+    return Transfer.objects.get(pk=row[0])
+
+
+KEY_TAKEN = {"billing_transfer_key_key", "billing_charge_pkey"}
+
+
+def _execute(statement: str, **params: object) -> tuple:
+    """Run the statement; a refusal by name becomes its exception."""
+    try:
+        return one(statement, params)
+    except DatabaseError as error:
+        if refusal := REFUSALS.get(constraint_of(error) or ""):
+            raise refusal from error
+        raise

@@ -1,0 +1,386 @@
+"""Accounts, keys, prices and the ledger. Credits are NUMERIC(20,4); balances move only by inserting a Transfer."""
+
+from decimal import Decimal
+from typing import Any
+
+import pgtrigger
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
+
+from billing.triggers import HardTrigger, append_only, no_truncate, refusal
+
+BUCKETS = ("granted", "available", "held", "charged", "account_seq", "month", "month_spent")
+EMPTY = ("granted", "available", "held", "charged", "account_seq", "month_spent", "pending", "running")
+SCOPES = ("tasks:read", "tasks:write", "tasks:work", "billing:read")
+
+
+def Credits(**kwargs: Any) -> models.DecimalField:  # noqa: N802 - reads as a field where it is used
+    """A field for credits: four places, up to sixteen digits before them."""
+    return models.DecimalField(max_digits=20, decimal_places=4, **kwargs)
+
+
+def default_scopes() -> list[str]:
+    return ["tasks:read", "tasks:write", "billing:read"]
+
+
+POST_TRANSFER = """
+    this_month := date_trunc('month', now() AT TIME ZONE 'utc');
+    IF NEW.kind = 'release' THEN
+        SELECT date_trunc('month', c.created_at AT TIME ZONE 'utc') = this_month INTO same_month
+        FROM billing_charge c WHERE c.task_id = NEW.task_id;
+    END IF;
+    UPDATE billing_account SET
+        granted = granted + CASE WHEN NEW.kind IN ('grant', 'adjustment') THEN NEW.amount ELSE 0 END,
+        available = available + CASE NEW.kind WHEN 'hold' THEN -NEW.amount WHEN 'capture' THEN 0 ELSE NEW.amount END,
+        held = held + CASE WHEN NEW.kind = 'hold' THEN NEW.amount
+            WHEN NEW.kind IN ('capture', 'release') THEN -NEW.amount ELSE 0 END,
+        charged = charged + CASE NEW.kind WHEN 'capture' THEN NEW.amount WHEN 'refund' THEN -NEW.amount ELSE 0 END,
+        account_seq = account_seq + 1,
+        month = this_month,
+        month_spent = greatest(0, CASE WHEN month = this_month THEN month_spent ELSE 0 END
+            + CASE WHEN NEW.kind = 'hold' THEN NEW.amount
+                WHEN NEW.kind = 'release' AND same_month THEN -NEW.amount ELSE 0 END)
+    WHERE id = NEW.account_id RETURNING * INTO a;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE='foreign_key_violation', CONSTRAINT='transfer_account', MESSAGE='no such account';
+    END IF;
+    IF a.available < -a.credit_limit AND (NEW.kind = 'hold' OR NEW.amount < 0) THEN
+        RAISE EXCEPTION USING ERRCODE='check_violation', CONSTRAINT='available_never_falls_below_the_credit_limit',
+            MESSAGE='the available credits do not cover this', TABLE='billing_account';
+    END IF;
+    IF NEW.kind = 'hold' AND a.month_spent > a.monthly_cap THEN
+        RAISE EXCEPTION USING ERRCODE='CF004', CONSTRAINT='monthly_cap',
+            MESSAGE='the monthly cap is reached', TABLE='billing_account';
+    END IF;
+    IF NEW.kind = 'hold' THEN
+        INSERT INTO billing_charge (task_id, account_id, held, charged, refunded, created_at)
+        VALUES (NEW.task_id, NEW.account_id, NEW.amount, 0, 0, now());
+    ELSIF NEW.kind IN ('capture', 'release', 'refund') THEN
+        UPDATE billing_charge SET
+            held = held - CASE WHEN NEW.kind = 'refund' THEN 0 ELSE NEW.amount END,
+            charged = charged + CASE WHEN NEW.kind = 'capture' THEN NEW.amount ELSE 0 END,
+            refunded = refunded + CASE WHEN NEW.kind = 'refund' THEN NEW.amount ELSE 0 END
+        WHERE task_id = NEW.task_id AND account_id = NEW.account_id;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION USING ERRCODE='foreign_key_violation', CONSTRAINT='transfer_charge',
+                MESSAGE='this account holds nothing for that task';
+        END IF;
+    END IF;
+    IF NEW.usage_line_id IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM billing_usageline l
+        WHERE l.id = NEW.usage_line_id AND l.task_id = NEW.task_id AND l.billed_amount >= NEW.amount
+            + (SELECT coalesce(sum(t.amount), 0) FROM billing_transfer t WHERE t.usage_line_id = l.id)
+    ) THEN
+        RAISE EXCEPTION USING ERRCODE='check_violation', CONSTRAINT='a_line_is_never_refunded_above_its_bill',
+            MESSAGE='the line did not bill that much', TABLE='billing_transfer';
+    END IF;
+    NEW.account_seq := a.account_seq;
+    NEW.granted_after := a.granted;
+    NEW.available_after := a.available;
+    NEW.held_after := a.held;
+    NEW.charged_after := a.charged;
+    NEW.created_at := clock_timestamp();
+    RETURN NEW;
+"""
+
+
+class Account(models.Model):
+    """A customer and the credits they have: `granted = available + held + charged`, always."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=200)
+    twin_of = models.OneToOneField(
+        "self",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="twin",
+        help_text="The live account whose test keys use this row.",
+    )
+    is_active = models.BooleanField(default=True)
+
+    granted = Credits(default=Decimal(0), editable=False)
+    available = Credits(default=Decimal(0), editable=False)
+    held = Credits(default=Decimal(0), editable=False)
+    charged = Credits(default=Decimal(0), editable=False)
+    account_seq = models.BigIntegerField(default=0, editable=False, help_text="How many transfers it has.")
+    month = models.DateField(null=True, editable=False, help_text="The UTC month that month_spent counts.")
+    month_spent = Credits(default=Decimal(0), editable=False, help_text="Holds and charges of that month.")
+
+    credit_limit = Credits(default=Decimal(0), help_text="How far below zero the available credits may fall.")
+    monthly_cap = Credits(null=True, blank=True, help_text="Holds and charges allowed in a UTC month.")
+    low_balance_threshold = Credits(null=True, blank=True)
+
+    pending = models.PositiveIntegerField(default=0, editable=False, help_text="Tasks accepted and not yet final.")
+    running = models.PositiveIntegerField(default=0, editable=False)
+    pending_limit = models.PositiveIntegerField(default=1000)
+    running_limit = models.PositiveIntegerField(default=10)
+    requests_per_minute = models.PositiveIntegerField(default=600)
+
+    callback_secret = models.TextField(editable=False, help_text="Encrypted.")
+    callback_secret_previous = models.TextField(blank=True, default="", editable=False, help_text="Encrypted.")
+    callback_secret_previous_until = models.DateTimeField(null=True, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        permissions = [
+            ("grant_credits", "Can grant credits"),
+            ("adjust_credits", "Can adjust credits"),
+            ("rotate_secret", "Can rotate the callback secret"),
+            ("disable_account", "Can disable an account"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                name="granted_is_available_plus_held_plus_charged",
+                condition=Q(granted=F("available") + F("held") + F("charged")),
+            ),
+            models.CheckConstraint(
+                name="held_and_charged_are_never_negative", condition=Q(held__gte=0, charged__gte=0)
+            ),
+            models.CheckConstraint(
+                name="credit_limit_is_never_negative",
+                condition=Q(credit_limit__gte=0, credit_limit__lt=Decimal(10) ** 15),
+            ),
+            models.CheckConstraint(name="an_account_is_not_its_own_twin", condition=~Q(twin_of=F("id"))),
+        ]
+        triggers = [
+            HardTrigger(
+                name="balances_move_by_transfers",
+                when=pgtrigger.Before,
+                operation=pgtrigger.UpdateOf(*BUCKETS),
+                condition=pgtrigger.AnyChange(*BUCKETS),
+                func="IF pg_trigger_depth() < 2 THEN "
+                + refusal("balances_move_by_transfers", "A balance moves only by inserting a transfer")
+                + " END IF; RETURN NEW;",
+            ),
+            HardTrigger(
+                name="counters_move_with_tasks",
+                when=pgtrigger.Before,
+                operation=pgtrigger.UpdateOf("pending", "running"),
+                condition=pgtrigger.AnyChange("pending", "running"),
+                func="IF pg_trigger_depth() < 2 THEN "
+                + refusal("counters_move_with_tasks", "A counter moves only with a task")
+                + " END IF; IF NEW.pending > OLD.pending AND NEW.pending > NEW.pending_limit THEN "
+                + refusal("pending_limit", "The account has as many unfinished tasks as it may", code="CF003")
+                + " END IF; IF NEW.running > OLD.running AND NEW.running > NEW.running_limit THEN "
+                + refusal("running_limit", "The account runs as many tasks as it may", code="CF003")
+                + " END IF; RETURN NEW;",
+            ),
+            HardTrigger(
+                name="an_account_starts_empty",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert,
+                func=f"IF {' OR '.join(f'NEW.{column} <> 0' for column in EMPTY)} THEN "
+                + refusal("an_account_starts_empty", "An account starts with nothing in it")
+                + " END IF; RETURN NEW;",
+            ),
+            no_truncate("account"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ApiKey(models.Model):
+    """A Bearer key. Only the SHA-256 of its 256 random bits is kept; the secret is shown once."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    account = models.ForeignKey(Account, models.PROTECT, related_name="api_keys")
+    name = models.CharField(max_length=200)
+    prefix = models.CharField(max_length=16, editable=False, help_text="How the key begins: enough to recognise it.")
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    scopes = ArrayField(models.CharField(max_length=32), default=default_scopes)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        verbose_name = "API key"
+        permissions = [("issue_apikey", "Can issue and revoke API keys")]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+
+class RateCard(models.Model):
+    """A named set of prices."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=100, unique=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Price(models.Model):
+    """What `unit_size` units of a meter cost from a moment on. Never changed: a new price is a new row."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    rate_card = models.ForeignKey(RateCard, models.PROTECT, related_name="prices")
+    meter = models.CharField(max_length=64)
+    unit = models.CharField(max_length=32)
+    unit_size = models.PositiveIntegerField(default=1)
+    credits = models.DecimalField(max_digits=20, decimal_places=10)
+    effective_from = models.DateTimeField(db_default=Now())
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["rate_card", "meter", "effective_from"], name="one_price_at_a_time"),
+            models.CheckConstraint(
+                name="a_price_is_never_negative", condition=Q(credits__gte=0, credits__lt=Decimal(10) ** 10)
+            ),
+            models.CheckConstraint(name="a_unit_size_is_positive", condition=Q(unit_size__gt=0)),
+        ]
+        triggers = [
+            *append_only("price"),
+            HardTrigger(
+                name="no_price_from_the_past",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert,
+                func="IF NEW.effective_from < now() THEN "
+                + refusal("no_price_from_the_past", "A price never begins in the past")
+                + " END IF; RETURN NEW;",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.credits.normalize():f} credits / {self.unit_size} {self.unit}"
+
+
+class UsageLine(models.Model):
+    """One metered line of a task's charge, written once, at capture. The billed amounts add up to the charge."""
+
+    id = models.BigAutoField(primary_key=True)
+    task_id = models.UUIDField()
+    account = models.ForeignKey(Account, models.PROTECT, related_name="usage_lines")
+    position = models.PositiveSmallIntegerField()
+    meter = models.CharField(max_length=64)
+    quantity = models.DecimalField(max_digits=30, decimal_places=6)
+    unit = models.CharField(max_length=32)
+    unit_size = models.PositiveIntegerField()
+    unit_price = models.DecimalField(max_digits=20, decimal_places=10, help_text="Credits for unit_size units.")
+    price = models.ForeignKey(Price, models.PROTECT, related_name="+")
+    listed_amount = Credits(help_text="Quantity x price, rounded, before any cut.")
+    billed_amount = Credits()
+    usd_reference = models.DecimalField(max_digits=20, decimal_places=7)
+    estimated = models.BooleanField(default=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["task_id", "position"], name="one_line_a_position"),
+            models.CheckConstraint(
+                name="billed_never_exceeds_listed",
+                condition=Q(billed_amount__gte=0, listed_amount__gte=F("billed_amount")),
+            ),
+        ]
+        triggers = append_only("usage line")
+
+    def __str__(self) -> str:
+        return f"{self.meter} x {self.quantity.normalize():f}"
+
+
+class Transfer(models.Model):
+    """One movement of credits. Inserting it moves the balances of its account and its task's charge."""
+
+    class Kind(models.TextChoices):
+        GRANT = "grant"
+        HOLD = "hold"
+        CAPTURE = "capture"
+        RELEASE = "release"
+        REFUND = "refund"
+        ADJUSTMENT = "adjustment"
+
+    id = models.BigAutoField(primary_key=True)
+    account = models.ForeignKey(Account, models.PROTECT, related_name="transfers")
+    task_id = models.UUIDField(null=True)
+    usage_line = models.ForeignKey(UsageLine, models.PROTECT, null=True, related_name="refunds")
+    kind = models.CharField(max_length=16, choices=Kind)
+    amount = Credits(help_text="Positive; an adjustment is signed.")
+    reason = models.TextField(default="", db_default="")
+    actor = models.CharField(max_length=200, default="system", db_default="system")
+    key = models.CharField(max_length=200, unique=True, help_text="What makes writing it twice the same as once.")
+    account_seq = models.BigIntegerField(db_default=0)
+    granted_after = Credits(db_default=Decimal(0))
+    available_after = Credits(db_default=Decimal(0))
+    held_after = Credits(db_default=Decimal(0))
+    charged_after = Credits(db_default=Decimal(0))
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "account_seq"], name="transfers_of_an_account_are_numbered"),
+            models.CheckConstraint(
+                name="transfer_kind_is_known",
+                condition=Q(kind__in=["grant", "hold", "capture", "release", "refund", "adjustment"]),
+            ),
+            models.CheckConstraint(
+                name="an_amount_is_positive_or_an_adjustment",
+                condition=Q(amount__lt=Decimal(10) ** 16) & (Q(amount__gt=0) | (Q(kind="adjustment") & ~Q(amount=0))),
+            ),
+            models.CheckConstraint(
+                name="a_transfer_of_a_task_names_it",
+                condition=Q(kind__in=["grant", "adjustment"], task_id__isnull=True)
+                | Q(kind__in=["hold", "capture", "release", "refund"], task_id__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="only_a_refund_names_a_line", condition=Q(usage_line__isnull=True) | Q(kind="refund")
+            ),
+            models.CheckConstraint(
+                name="what_people_do_has_a_reason", condition=Q(kind__in=["hold", "capture", "release"]) | ~Q(reason="")
+            ),
+        ]
+        indexes = [models.Index(fields=["task_id"], name="transfer_task", condition=Q(task_id__isnull=False))]
+        triggers = [
+            *append_only("transfer"),
+            HardTrigger(
+                name="a_transfer_moves_the_balances",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert,
+                declare=[("a", "billing_account%ROWTYPE"), ("this_month", "date"), ("same_month", "boolean := false")],
+                func=POST_TRANSFER,
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.amount}"
+
+
+class Charge(models.Model):
+    """What a task holds, was charged and got back. Moved only by transfers; outlives the task."""
+
+    task_id = models.UUIDField(primary_key=True)
+    account = models.ForeignKey(Account, models.PROTECT, related_name="charges")
+    held = Credits()
+    charged = Credits()
+    refunded = Credits()
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        permissions = [("refund_charge", "Can refund a charge")]
+        constraints = [
+            models.CheckConstraint(name="held_is_never_negative", condition=Q(held__gte=0)),
+            models.CheckConstraint(
+                name="refunded_never_exceeds_charged", condition=Q(refunded__gte=0, refunded__lte=F("charged"))
+            ),
+        ]
+        triggers = [
+            HardTrigger(
+                name="a_charge_moves_by_transfers",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert | pgtrigger.Update | pgtrigger.Delete,
+                func="IF TG_OP = 'DELETE' OR pg_trigger_depth() < 2 THEN "
+                + refusal("a_charge_moves_by_transfers", "A charge moves only by inserting a transfer")
+                + " END IF; RETURN NEW;",
+            ),
+            no_truncate("charge"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.charged - self.refunded} of {self.task_id}"

@@ -1,0 +1,26 @@
+"""A task's timeline: written in the transaction of what it tells."""
+
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from billing.statements import one
+from tasks.models import TaskEvent
+
+# Two writers of one task take turns on its row, so every event has its own seq.
+RECORD = """
+WITH task AS (UPDATE tasks_task SET seq = seq + 1 WHERE id = %(id)s RETURNING id, seq)
+INSERT INTO tasks_taskevent (task_id, seq, type, data, actor) SELECT id, seq, %(type)s, %(data)s, %(actor)s FROM task
+RETURNING seq
+"""
+
+
+def record(task_id: UUID, type_: str, *, actor: str, **data: object) -> int | None:
+    """Write an event with the task's next `seq`; returns that seq, or None when the task is gone."""
+    row = one(RECORD, {"id": task_id, "type": type_, "data": Jsonb(data), "actor": actor})
+    return row[0] if row else None
+
+
+def follow(task_id: UUID, *, after: int = 0, limit: int = 100) -> list[TaskEvent]:
+    """The events with a seq above `after`, in order."""
+    return list(TaskEvent.objects.filter(task_id=task_id, seq__gt=after).order_by("seq")[:limit])

@@ -1,0 +1,352 @@
+"""The verbs of a task's life. Each owns its transaction, moves a status by the one table, and writes history with it.
+
+    submit  claim  progress  succeed  fail  retry  cancel  expire  rerun  refund
+
+Whoever locks the task's row first wins; the other changes nothing. A worker's verbs carry its lease token and raise
+LeaseLost when it was refused. Locks that wait are taken in one order: task, then account (by the triggers).
+"""
+
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.db import transaction
+from psycopg.types.json import Jsonb
+from uuid_utils.compat import uuid7
+
+from billing import ledger, pricing
+from billing.exceptions import NothingCharged
+from billing.models import Charge, Transfer, UsageLine
+from billing.statements import one
+from tasks import callbacks, events, queues
+from tasks.exceptions import IllegalMove, LeaseLost, TaskNotFound
+from tasks.models.task import NO_PROGRESS
+from tasks.sql import load
+from tasks.statuses import FINAL, MOVES, Created, ErrorCode, Resolved, RunStatus, Status
+from tasks.submission import rerun, submit
+
+__all__ = [
+    "cancel", "claim", "expire", "fail", "give_up", "progress", "refund", "renew", "rerun", "retry", "submit",
+    "succeed",
+]  # fmt: skip
+
+MAX_BACKOFF_SECONDS = 600
+RESOLUTIONS = {
+    ErrorCode.CAPABILITY_ERROR: (RunStatus.FAILED, Resolved.FAILED),
+    ErrorCode.INVALID_INPUT: (RunStatus.EXCEPTION, Resolved.MALFORMED_PAYLOAD),
+    ErrorCode.UPSTREAM_ERROR: (RunStatus.FAILED, Resolved.UPSTREAM_ERROR),
+    ErrorCode.TIMEOUT: (RunStatus.FAILED, Resolved.TIMEOUT),
+    ErrorCode.EXPIRED: (RunStatus.EXCEPTION, Resolved.EXPIRED),
+    ErrorCode.DEADLINE_EXCEEDED: (RunStatus.EXCEPTION, Resolved.DEADLINE_EXCEEDED),
+    ErrorCode.WORKER_LOST: (RunStatus.EXCEPTION, Resolved.CLAIM_EXPIRED),
+    ErrorCode.DEPENDENCY_FAILED: (RunStatus.EXCEPTION, Resolved.RESOURCE_UNAVAILABLE),
+    ErrorCode.INTERNAL_ERROR: (RunStatus.EXCEPTION, Resolved.INTERNAL_ERROR),
+}
+BILLED_IN_PART = {ErrorCode.TIMEOUT, ErrorCode.DEADLINE_EXCEEDED}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run that is ours until its lease ends."""
+
+    token: UUID
+    task_id: UUID
+    account_id: UUID
+    capability: str
+    resolved_model: str
+    input: dict[str, Any]
+    attempt: int
+    timeout: int
+    time_left: timedelta
+    settings: dict[str, Any]
+    quote: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A task's row under lock, as `lock.sql` reads it."""
+
+    id: UUID
+    account_id: UUID
+    status: Status
+    seq: int
+    queue: str
+    attempt: int
+    retries_left: int
+    quoted: Decimal
+    quote: dict[str, Any]
+    waived: bool
+    usd_rate: Decimal
+    started: bool
+    callback_url: str | None
+    callback_format: str
+    bills_partial_output: bool
+    token: UUID | None
+    usage: dict[str, str]
+    partial_text: str
+    overdue: bool
+    past_ttl: bool
+    lease_over: bool | None
+    held: Decimal
+
+    @property
+    def rates(self) -> list[pricing.Rate]:
+        return [pricing.Rate(**rate | {"credits": Decimal(rate["credits"])}) for rate in self.quote["rates"]]
+
+
+def claim(queue: str, *, worker: str) -> Claim | None:
+    """Take the next eligible task of a queue, or None: nothing is eligible, or a race was lost."""
+    token = uuid4()
+    lease = settings.LEASE_SECONDS
+    params = {"queue": queue, "worker": worker, "token": token, "lease": lease, "progress": Jsonb(NO_PROGRESS)}
+    with transaction.atomic(durable=True):
+        row = one(load("claim"), params)
+    return Claim(token, *row) if row else None
+
+
+def renew(token: UUID) -> bool:
+    """Extend the lease. False says that it was lost: the work is to stop."""
+    return one(load("renew"), {"token": token, "lease": settings.LEASE_SECONDS}) is not None
+
+
+def progress(claimed: Claim, *, percent: float | None, stage: str | None, message: str | None) -> None:
+    """Show how far the work is. Raises LeaseLost."""
+    shown = Jsonb({"percent": percent, "stage": stage, "message": message})
+    if one(load("progress"), {"id": claimed.task_id, "token": claimed.token, "progress": shown}) is None:
+        raise LeaseLost
+
+
+@transaction.atomic(durable=True)
+def succeed(
+    claimed: Claim,
+    *,
+    output: Any,
+    usage: dict[str, Decimal],
+    warnings: list[dict[str, Any]],
+    estimated: frozenset[str] = frozenset(),
+) -> None:
+    """End the run well: lines, capture, release, final status, event and callback, or LeaseLost and nothing."""
+    task = _locked_by(claimed)
+    if task.waived:
+        bill = pricing.waived(usage, task.rates)
+    else:
+        bill = pricing.bill(usage, task.rates, at_most=task.held, estimated=estimated)
+    if bill.cut:
+        warnings = [*warnings, USAGE_EXCEEDS_QUOTE]
+    _end(
+        task,
+        Status.SUCCEEDED,
+        (RunStatus.SUCCEEDED, Resolved.COMPLETED),
+        bill=bill,
+        output=output,
+        usage=usage,
+        warnings=warnings,
+    )
+
+
+USAGE_EXCEEDS_QUOTE = {
+    "code": "usage_exceeds_quote",
+    "message": "The usage lists for more than the quote; only the quote was charged.",
+    "field": None,
+}
+
+
+@transaction.atomic(durable=True)
+def fail(claimed: Claim, *, code: ErrorCode, message: str, retryable: bool = False) -> None:
+    """End the run badly, free of charge unless the deployment bills partial output. Raises LeaseLost."""
+    _fail(_locked_by(claimed), code, message, retryable=retryable)
+
+
+@transaction.atomic(durable=True)
+def retry(claimed: Claim, *, code: ErrorCode, message: str, resolved: Resolved, spend: int = 1) -> None:
+    """Queue the task again after a back-off, or fail it when no retries are left. Raises LeaseLost."""
+    _retry_or_fail(_locked_by(claimed), code, message, resolved=resolved, spend=spend)
+
+
+@transaction.atomic(durable=True)
+def cancel(task_id: UUID, *, by: str, reason: str | None = None) -> bool:
+    """Cancel at once. False says that the task had already ended, and that nothing changed."""
+    task = _lock(task_id)
+    if task.status in FINAL:
+        return False
+    _end(
+        task,
+        Status.CANCELED,
+        (RunStatus.EXCEPTION, Resolved.CANCELED),
+        bill=_partial_bill(task),
+        actor=by,
+        cancel_reason=reason,
+    )
+    return True
+
+
+@transaction.atomic(durable=True)
+def expire(task_id: UUID) -> bool:
+    """End a task whose time is over: its deadline, or its wait for a first start. False says that it is not."""
+    task = _lock(task_id)
+    if task.status in FINAL:
+        return False
+    if task.overdue and task.started:
+        _fail(task, ErrorCode.DEADLINE_EXCEEDED, "The deadline passed before the task ended.")
+    elif task.overdue or (task.past_ttl and not task.started):
+        _fail(task, ErrorCode.EXPIRED, "The task waited too long for its first start.")
+    else:
+        return False
+    return True
+
+
+@transaction.atomic(durable=True)
+def give_up(task_id: UUID) -> bool:
+    """Take a running task from a worker whose lease is over. False says that it is not."""
+    task = _lock(task_id)
+    if task.status != Status.RUNNING or not task.lease_over:
+        return False
+    _retry_or_fail(task, ErrorCode.WORKER_LOST, "The worker was lost.", resolved=Resolved.CLAIM_EXPIRED, spend=1)
+    return True
+
+
+@transaction.atomic(durable=True)
+def refund(
+    task_id: UUID, amount: Decimal | None = None, *, line: UsageLine | None = None, key: str, reason: str, by: str
+) -> Transfer:
+    """Give back part of a charge, or all that is left of it. The same key gives the same refund.
+
+    Raises RefundTooLarge, NothingCharged or TaskNotFound; nothing is moved then.
+    """
+    _lock(task_id)
+    if done := Transfer.objects.filter(key=key).first():
+        return done
+    charge = Charge.objects.filter(task_id=task_id).first()
+    wanted = amount if amount is not None else (charge.charged - charge.refunded if charge else Decimal(0))
+    if charge is None or wanted <= 0:
+        raise NothingCharged
+    given = ledger.refund(
+        charge.account_id,
+        wanted,
+        task_id=task_id,
+        line_id=line.pk if line else None,
+        key=key,
+        reason=reason,
+        actor=by,
+    )
+    events.record(task_id, "task.refunded", actor=by, amount_credits=str(given.amount), reason=reason)
+    return given
+
+
+def _lock(task_id: UUID) -> Locked:
+    row = one(load("lock"), {"id": task_id})
+    if row is None:
+        raise TaskNotFound
+    return Locked(*row)
+
+
+def _locked_by(claimed: Claim) -> Locked:
+    """The row, if the run is still ours: same token, same attempt, still running."""
+    task = _lock(claimed.task_id)
+    if (task.status, task.attempt, task.token) != (Status.RUNNING, claimed.attempt, claimed.token):
+        raise LeaseLost
+    return task
+
+
+def _check(task: Locked, to: Status) -> None:
+    if to not in MOVES[Status(task.status)]:
+        raise IllegalMove(task.status, to)
+
+
+def _end(
+    task: Locked,
+    to: Status,
+    resolution: tuple[RunStatus, Resolved],
+    *,
+    bill: pricing.Bill,
+    actor: str = "system",
+    output: Any = None,
+    error: dict[str, Any] | None = None,
+    usage: dict[str, Decimal] | None = None,
+    warnings: list[dict[str, Any]] | None = None,
+    cancel_reason: str | None = None,
+) -> None:
+    """Check, settle, write, record: the steps of every end, in this order, on a locked row."""
+    _check(task, to)
+    ledger.settle(task.account_id, bill, task_id=task.id, held=task.held, credits_per_usd=task.usd_rate)
+    if usage is None:
+        usage = {line.rate.meter: line.quantity for line in bill.lines}
+        output = task.partial_text if bill.lines else output
+    told = {"charged_credits": str(bill.charged), **({"error": error} if error else {})}
+    callback = one(
+        load("finish"),
+        {
+            "id": task.id,
+            "to": to,
+            "output": None if output is None else Jsonb(output),
+            "error": None if error is None else Jsonb(error),
+            "usage": Jsonb({meter: f"{quantity:f}" for meter, quantity in usage.items()}),
+            "warnings": Jsonb(warnings or []),
+            "cancel_reason": cancel_reason,
+            "run_status": resolution[0],
+            "resolved": resolution[1],
+            "data": Jsonb(told | ({"reason": cancel_reason} if cancel_reason else {})),
+            "actor": actor,
+            "callback": uuid7(),
+            "tries": callbacks.TRIES,
+        },
+    )
+    if callback:
+        callbacks.freeze(callback[0], task.callback_format)
+    queues.wake_on_commit(task.queue)
+
+
+def _fail(
+    task: Locked,
+    code: ErrorCode,
+    message: str,
+    *,
+    retryable: bool = False,
+    resolution: tuple[RunStatus, Resolved] | None = None,
+) -> None:
+    bill = _partial_bill(task) if code in BILLED_IN_PART else NOTHING
+    error = {"code": code, "message": message, "retryable": retryable}
+    _end(task, Status.FAILED, resolution or RESOLUTIONS[code], bill=bill, error=error)
+
+
+NOTHING = pricing.Bill((), Decimal("0.0000"), cut=False)
+
+
+def _partial_bill(task: Locked) -> pricing.Bill:
+    """What was streamed so far, where the deployment bills it; never the flat price."""
+    if not (task.bills_partial_output and task.usage and not task.waived):
+        return NOTHING
+    rates = [rate for rate in task.rates if rate.meter != pricing.FLAT]
+    usage = {meter: Decimal(quantity) for meter, quantity in task.usage.items()}
+    return pricing.bill(usage, rates, at_most=task.held)
+
+
+def _retry_or_fail(task: Locked, code: ErrorCode, message: str, *, resolved: Resolved, spend: int) -> None:
+    if task.retries_left < spend:
+        _fail(task, code, message, resolution=(RESOLUTIONS[code][0], resolved))
+        return
+    _check(task, Status.QUEUED)
+    one(
+        load("requeue"),
+        {
+            "id": task.id,
+            "attempt": task.attempt,
+            "resolved": resolved,
+            "spent": spend,
+            "delay": backoff(task.attempt) if spend else 0,
+            "progress": Jsonb(NO_PROGRESS),
+            "run": uuid7(),
+            "created": Created.RETRY,
+        },
+    )
+    queues.wake_on_commit(task.queue)
+
+
+def backoff(attempt: int) -> float:
+    """Seconds before the try after this one: 5 x 4^n, 20 % either way, at most ten minutes."""
+    delay = min(settings.RETRY_BACKOFF_SECONDS * 4 ** (attempt - 1), MAX_BACKOFF_SECONDS)
+    return delay * random.uniform(0.8, 1.2)  # noqa: S311 - jitter

@@ -1,0 +1,62 @@
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
+
+from billing.models import Account
+from tasks.models.task import Task
+
+
+class Callback(models.Model):
+    """One event owed to one receiver, with the body it gets on every try."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending"
+        DELIVERED = "delivered"
+        FAILED = "failed"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    task = models.ForeignKey(Task, models.CASCADE, related_name="callbacks")
+    account = models.ForeignKey(Account, models.PROTECT, related_name="+")
+    event = models.CharField(max_length=64)
+    url = models.CharField(max_length=2048)
+    format = models.CharField(max_length=32, default="standard")
+    body = models.TextField(default="")
+    status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
+    attempt_count = models.PositiveIntegerField(default=0, db_default=0)
+    tries_left = models.PositiveSmallIntegerField(help_text="Tries before it ends as failed.")
+    next_attempt_at = models.DateTimeField(db_default=Now(), null=True)
+    lease_token = models.UUIDField(null=True)
+    lease_expires_at = models.DateTimeField(null=True)
+    delivered_at = models.DateTimeField(null=True)
+    last_error = models.TextField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        permissions = [("redeliver_callback", "Can redeliver a callback")]
+        indexes = [
+            models.Index("next_attempt_at", condition=Q(status="pending"), name="callback_due"),
+            models.Index("task", name="callback_task"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event} to {self.url}"
+
+
+class CallbackAttempt(models.Model):
+    """One try at delivering a callback, and what the receiver answered."""
+
+    id = models.BigAutoField(primary_key=True)
+    callback = models.ForeignKey(Callback, models.CASCADE, related_name="attempts")
+    number = models.PositiveIntegerField()
+    started_at = models.DateTimeField()
+    duration_ms = models.PositiveIntegerField()
+    status_code = models.PositiveSmallIntegerField(null=True)
+    response = models.TextField(default="", help_text="The first 2 kB of the answer.")
+    error = models.TextField(null=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["callback", "number"], name="attempts_are_numbered")]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number}: {self.status_code or self.error}"

@@ -1,0 +1,43 @@
+-- Claim the next task of a queue, fairly: among the accounts with eligible work and room, the one with the fewest
+-- running tasks goes first, ties by the priority of its head, then the oldest; inside an account by priority, then age.
+-- The account's row is locked before its task is picked, so its limit holds under any number of workers; the task is
+-- picked by SKIP LOCKED, so nobody waits for a task while holding an account. A lost race answers with no row.
+-- `= (SELECT id FROM room)` instead of a join keeps the index order of task_claim: 0.6 ms against 10 ms at 20,000 rows.
+WITH RECURSIVE waiting AS (
+    (SELECT account_id FROM tasks_task WHERE status = 'queued' AND queue = %(queue)s ORDER BY account_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.account_id FROM tasks_task t
+            WHERE t.status = 'queued' AND t.queue = %(queue)s AND t.account_id > w.account_id
+            ORDER BY t.account_id LIMIT 1)
+    FROM waiting w WHERE w.account_id IS NOT NULL
+), drained AS MATERIALIZED (
+    SELECT coalesce(array_agg(id), '{}') AS ids FROM tasks_deployment WHERE drained_at IS NOT NULL
+), room AS MATERIALIZED (
+    SELECT a.id FROM waiting w JOIN billing_account a ON a.id = w.account_id
+    CROSS JOIN LATERAL (
+        SELECT t.id, t.priority FROM tasks_task t
+        WHERE t.account_id = a.id AND t.queue = %(queue)s AND t.status = 'queued' AND t.blocked = 0
+            AND t.available_at <= now() AND t.paused_at IS NULL AND t.deployment_id <> ALL ((SELECT ids FROM drained)::uuid[])
+        ORDER BY t.priority DESC, t.id LIMIT 1) head
+    WHERE a.running < a.running_limit
+    ORDER BY a.running, head.priority DESC, head.id LIMIT 1
+    FOR NO KEY UPDATE OF a
+), picked AS (
+    UPDATE tasks_task SET status = 'running', seq = seq + 1, started_at = coalesce(started_at, now()), progress = %(progress)s
+    WHERE id = (
+        SELECT t.id FROM tasks_task t
+        WHERE t.account_id = (SELECT id FROM room) AND t.queue = %(queue)s AND t.status = 'queued' AND t.blocked = 0
+            AND t.available_at <= now() AND t.paused_at IS NULL AND t.deployment_id <> ALL ((SELECT ids FROM drained)::uuid[])
+        ORDER BY t.priority DESC, t.id LIMIT 1
+        FOR UPDATE SKIP LOCKED)
+    RETURNING *
+), run AS (
+    UPDATE tasks_run r SET status = 'running', worker = %(worker)s, lease_token = %(token)s, started_at = now(),
+        lease_expires_at = now() + make_interval(secs => %(lease)s)
+    FROM picked p WHERE r.task_id = p.id AND r.number = p.attempt
+), event AS (
+    INSERT INTO tasks_taskevent (task_id, seq, type, data, actor)
+    SELECT id, seq, 'task.running', jsonb_build_object('attempt', attempt), 'system' FROM picked
+)
+SELECT p.id, p.account_id, p.capability, p.resolved_model, p.input, p.attempt, p.timeout, p.deadline - now(), d.settings, p.quote
+FROM picked p JOIN tasks_deployment d ON d.id = p.deployment_id

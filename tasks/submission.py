@@ -1,0 +1,263 @@
+"""How a task begins: find the offer, check the input, quote it, and write it all in one statement."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db import DatabaseError, transaction
+from psycopg.types.json import Jsonb
+from rest_framework.exceptions import ValidationError
+from uuid_utils.compat import uuid7
+
+from billing import pricing
+from billing.exceptions import REFUSALS
+from billing.statements import constraint_of, one
+from tasks import capabilities, queues
+from tasks.exceptions import (
+    IdempotencyKeyReused,
+    Invalid,
+    TaskNotFinal,
+    TaskNotFound,
+    TooManyPendingTasks,
+    UnsupportedCapability,
+    UnsupportedModel,
+)
+from tasks.models import Task
+from tasks.models.task import NO_PROGRESS
+from tasks.pointers import first_error
+from tasks.sql import load
+from tasks.statuses import FINAL, Created
+
+SLACK = timedelta(seconds=300)
+CREDITS_PER_USD = Decimal(1000)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asks for. `model` names a deployment; either it or `capability` is given."""
+
+    account_id: UUID
+    api_key_id: UUID | None
+    actor: str
+    input: dict[str, Any]
+    capability: str | None = None
+    model: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    callback_url: str | None = None
+    callback_format: str = "standard"
+    client_reference: str | None = None
+    priority: int = 5
+    timeout: int | None = None
+    max_retries: int | None = None
+    deadline: datetime | None = None
+    not_before: datetime | None = None
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    rerun_of: UUID | None = None
+    rerun_root: UUID | None = None
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The task's id and JSON; `replayed` says that an earlier request with the same key made it."""
+
+    task_id: UUID
+    json: str
+    replayed: bool
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A deployment and its prices, as they are now."""
+
+    deployment_id: UUID
+    name: str
+    capability: str
+    resolved_model: str
+    queue: str
+    timeout: int
+    max_retries: int
+    ttl: int
+    max_lifetime: int
+    bills_partial_output: bool
+    now: datetime
+    full: bool
+    rates: list[dict[str, Any]]
+
+
+def submit(request: Request) -> Submitted:
+    """Accept a task: quoted, held and queued, or refused with nothing written."""
+    if request.idempotency_key and (replay := _replay(request)):
+        return replay
+    offer = _offer(request)
+    quote = _quote(offer, request.input)
+    params = _params(request, offer, quote)
+    with transaction.atomic(durable=True):
+        row = _insert(params)
+        if row:
+            queues.wake_on_commit(offer.queue)
+    if row is None:
+        return _replay(request) or submit(request)
+    return Submitted(row[0], row[1], replayed=False)
+
+
+def rerun(task_id: UUID, *, account_id: UUID, api_key_id: UUID | None, actor: str, **idempotency: str) -> Submitted:
+    """Submit a final task again, at today's prices, as a new task that points back. Raises TaskNotFinal."""
+    task = Task.objects.filter(pk=task_id, account_id=account_id).first()
+    if task is None:
+        raise TaskNotFound
+    if task.status not in FINAL:
+        raise TaskNotFinal
+    return submit(
+        Request(
+            account_id=account_id,
+            api_key_id=api_key_id,
+            actor=actor,
+            input=task.input,
+            model=task.model,
+            metadata=task.metadata,
+            callback_url=task.callback_url,
+            callback_format=task.callback_format,
+            client_reference=task.client_reference,
+            priority=task.priority,
+            timeout=task.timeout,
+            max_retries=task.max_retries,
+            rerun_of=task.pk,
+            rerun_root=task.rerun_root or task.pk,
+            **idempotency,
+        )
+    )
+
+
+def fingerprint(body: object) -> str:
+    """What two requests must share to be the same: SHA-256 of the canonical parsed body."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def stored_key(*parts: str) -> str:
+    """How an Idempotency-Key is kept: SHA-256 over API, route, account and key."""
+    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()
+
+
+def _replay(request: Request) -> Submitted | None:
+    row = one(
+        "SELECT id, idempotency_fingerprint, task_json(id) FROM tasks_task"
+        " WHERE account_id = %(account)s AND idempotency_key = %(key)s",
+        {"account": request.account_id, "key": request.idempotency_key},
+    )
+    if row is None:
+        return None
+    if row[1] != request.fingerprint:
+        raise IdempotencyKeyReused
+    return Submitted(row[0], row[2], replayed=True)
+
+
+def _offer(request: Request) -> Offer:
+    if request.capability is None and request.model is None:
+        raise Invalid("Name a capability, a model or both.", param="/capability")
+    row = one(load("offer"), {"model": request.model, "capability": request.capability})
+    if row is None:
+        raise UnsupportedModel(param="/model") if request.model else UnsupportedCapability(param="/capability")
+    offer = Offer(*row)
+    if request.capability not in (None, offer.capability):
+        raise UnsupportedModel(f"The model {offer.name} is not for {request.capability}.", param="/model")
+    if capabilities.get(offer.capability) is None:
+        raise UnsupportedCapability(param="/capability")
+    if offer.full:
+        raise TooManyPendingTasks
+    return offer
+
+
+def _quote(offer: Offer, input_: dict[str, Any]) -> dict[str, Any]:
+    """The bound on every meter and the price rows that turn it into the ceiling."""
+    capability = capabilities.get(offer.capability)
+    bound = capability.bound(clean(capability, input_))
+    rates = sorted(offer.rates, key=lambda rate: pricing.place_of(rate["meter"]))
+    priced = [pricing.Rate(**rate | {"credits": Decimal(rate["credits"])}) for rate in rates]
+    ceiling = pricing.ceiling({meter: Decimal(most) for meter, most in bound.items()}, priced)
+    return {
+        "bound": {meter: str(most) for meter, most in bound.items()},
+        "rates": rates,
+        "ceiling_credits": str(ceiling),
+        "bills_partial_output": offer.bills_partial_output,
+    }
+
+
+def clean(capability: capabilities.Capability, input_: dict[str, Any]) -> dict[str, Any]:
+    """The input as its serializer understands it. Raises Invalid with a pointer below `/input`."""
+    form = capability.input(data=input_)
+    try:
+        form.is_valid(raise_exception=True)
+    except ValidationError as error:
+        pointer, message = first_error(error.detail)
+        raise Invalid(message, param="/input" + pointer) from error
+    return form.validated_data
+
+
+def _params(request: Request, offer: Offer, quote: dict[str, Any]) -> dict[str, Any]:
+    start = max(offer.now, request.not_before or offer.now)
+    timeout = _at_most(request.timeout, offer.timeout, "timeout")
+    max_retries = _at_most(request.max_retries, offer.max_retries, "max_retries")
+    expires_at = start + timedelta(seconds=offer.ttl)
+    last = offer.now + timedelta(seconds=offer.max_lifetime)
+    default = expires_at + (max_retries + 1) * timedelta(seconds=timeout) + SLACK
+    _check_times(request, offer.now, last)
+    return {
+        "id": uuid7(),
+        "run": uuid7(),
+        "account": request.account_id,
+        "api_key": request.api_key_id,
+        "deployment": offer.deployment_id,
+        "capability": offer.capability,
+        "model": offer.name,
+        "resolved_model": offer.resolved_model,
+        "queue": offer.queue,
+        "priority": request.priority,
+        "not_before": request.not_before,
+        "metadata": Jsonb(request.metadata),
+        "input": Jsonb(request.input),
+        "progress": Jsonb(NO_PROGRESS),
+        "quote": Jsonb(quote),
+        "quoted": Decimal(quote["ceiling_credits"]),
+        "waived": False,
+        "usd_rate": CREDITS_PER_USD,
+        "client_reference": request.client_reference,
+        "idempotency_key": request.idempotency_key,
+        "fingerprint": request.fingerprint,
+        "callback_url": request.callback_url,
+        "callback_format": request.callback_format,
+        "max_retries": max_retries,
+        "timeout": timeout,
+        "deadline": request.deadline or min(default, last),
+        "expires_at": expires_at,
+        "rerun_of": request.rerun_of,
+        "rerun_root": request.rerun_root,
+        "reason_created": Created.RERUN if request.rerun_of else Created.SCHEDULED,
+        "actor": request.actor,
+    }
+
+
+def _at_most(wanted: int | None, limit: int, name: str) -> int:
+    if wanted is not None and wanted > limit:
+        raise Invalid(f"This model allows {name} up to {limit}.", param=f"/{name}")
+    return limit if wanted is None else wanted
+
+
+def _check_times(request: Request, now: datetime, last: datetime) -> None:
+    if request.deadline and not now < request.deadline <= last:
+        raise Invalid(f"The deadline lies in the future, until {last.isoformat()}.", param="/deadline")
+    if request.not_before and request.not_before >= (request.deadline or last):
+        raise Invalid("not_before lies before the deadline.", param="/not_before")
+
+
+def _insert(params: dict[str, Any]) -> tuple | None:
+    try:
+        return one(load("submit"), params)
+    except DatabaseError as error:
+        if refusal := REFUSALS.get(constraint_of(error) or ""):
+            raise refusal from error
+        raise
