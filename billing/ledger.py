@@ -33,7 +33,7 @@ WITH line AS (
 INSERT INTO billing_transfer (account_id, task_id, kind, amount, key)
 SELECT %(account)s, %(task)s, kind, amount, kind || ':' || %(task)s
 FROM (VALUES ('capture', %(charged)s::numeric), ('release', %(released)s::numeric)) AS moved(kind, amount)
-WHERE amount > 0
+WHERE amount > 0 RETURNING id
 """
 
 

@@ -4,25 +4,34 @@ Django prepares nothing: it passes no threshold and binds on the client, and pla
 their execution. `wrap_database_errors` keeps Django informed of a connection that died.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from django.db import connection
+from psycopg.types.json import JsonbLoader
 
 
 def one(statement: str, params: Mapping[str, Any]) -> tuple[Any, ...] | None:
     """The first row of the prepared statement, or None."""
-    connection.ensure_connection()
-    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+    with _cursor() as cursor:
         return cursor.execute(statement, params, prepare=True).fetchone()
 
 
 def rows(statement: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Every row of the prepared statement."""
+    with _cursor() as cursor:
+        return cursor.execute(statement, params, prepare=True).fetchall()
+
+
+@contextmanager
+def _cursor() -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:
+    """A cursor that binds on the server and reads jsonb, which Django's own connection leaves as text."""
     connection.ensure_connection()
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        return cursor.execute(statement, params, prepare=True).fetchall()
+        cursor.adapters.register_loader("jsonb", JsonbLoader)
+        yield cursor
 
 
 def constraint_of(error: Exception) -> str | None:

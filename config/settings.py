@@ -39,6 +39,7 @@ INSTALLED_APPS = [
     "billing",
     "tasks",
     "config",
+    *env.list("EXTRA_APPS", default=[]),
 ]
 
 MIDDLEWARE = [
@@ -92,6 +93,13 @@ PGTRIGGER_INSTALL_ON_MIGRATE = False
 REDIS_URL = env.str("REDIS_URL", default="") or embedded.redis_url(EMBEDDED)
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 CELERY_BROKER_URL = embedded.broker_url(REDIS_URL)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 30, "health_check_interval": 10}
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = False
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_SEND_TASK_EVENTS = False
 
 # Times, in seconds unless the name says otherwise.
 LEASE_SECONDS = env.float("LEASE_SECONDS", default=60)

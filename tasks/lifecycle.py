@@ -30,8 +30,8 @@ from tasks.statuses import FINAL, MOVES, Created, ErrorCode, Resolved, RunStatus
 from tasks.submission import rerun, submit
 
 __all__ = [
-    "cancel", "claim", "expire", "fail", "give_up", "progress", "refund", "renew", "rerun", "retry", "submit",
-    "succeed",
+    "cancel", "claim", "expire", "fail", "give_up", "progress", "publish", "refund", "renew", "rerun", "retry",
+    "submit", "succeed",
 ]  # fmt: skip
 
 MAX_BACKOFF_SECONDS = 600
@@ -117,6 +117,13 @@ def progress(claimed: Claim, *, percent: float | None, stage: str | None, messag
     """Show how far the work is. Raises LeaseLost."""
     shown = Jsonb({"percent": percent, "stage": stage, "message": message})
     if one(load("progress"), {"id": claimed.task_id, "token": claimed.token, "progress": shown}) is None:
+        raise LeaseLost
+
+
+def publish(claimed: Claim, *, text: str, usage: dict[str, Decimal]) -> None:
+    """Keep streamed text and the usage so far in the run's row. Raises LeaseLost."""
+    measured = Jsonb({meter: f"{quantity:f}" for meter, quantity in usage.items()})
+    if one(load("publish"), {"token": claimed.token, "text": text, "usage": measured}) is None:
         raise LeaseLost
 
 

@@ -10,6 +10,7 @@ from django.db import transaction
 from kombu import Connection
 from kombu.pools import producers
 
+from billing.statements import one
 from tasks.models.deployment import CALLBACKS_QUEUE
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def wake(queue: str) -> None:
 
 def wake_on_commit(queue: str) -> None:
     """Wake the queue when everybody can see what was written."""
-    transaction.on_commit(partial(wake, queue))
+    transaction.on_commit(partial(wake, queue), robust=True)
 
 
 def top_up(queue: str, wanted: int) -> None:
@@ -59,8 +60,15 @@ def _limit(queue: str) -> int:
 def _send(queue: str) -> None:
     door = DOORS.get(queue, "tasks.jobs.run_next")
     args = [] if queue in DOORS else [queue]
+    options = {"queue": queue, "retry": False, "ignore_result": True, "time_limit": _time_limit(queue)}
     with producers[_connection()].acquire(block=True) as producer:
-        current_app.send_task(door, args=args, queue=queue, producer=producer, retry=False, ignore_result=True)
+        current_app.send_task(door, args=args, producer=producer, **options)
+
+
+def _time_limit(queue: str) -> int:
+    """When Celery ends the process of a job, in seconds: the last resort behind timeouts and leases."""
+    row = one("SELECT max(timeout) FROM tasks_deployment WHERE queue = %(queue)s", {"queue": queue})
+    return (row[0] or 0) + 120 if row else 120
 
 
 @cache

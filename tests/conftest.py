@@ -1,15 +1,8 @@
-"""Engines, a database and the few builders every test uses."""
+"""What every test needs of the database."""
 
-import os
-
-from config import embedded
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-embedded.ensure()
-
-import pgtrigger  # noqa: E402
-import pytest  # noqa: E402
-from django.db.backends.postgresql.operations import DatabaseOperations  # noqa: E402
+import pgtrigger
+import pytest
+from django.db.backends.postgresql.operations import DatabaseOperations
 
 
 def _guards(action: str) -> list[str]:

@@ -13,7 +13,9 @@ one by an entry point in the group `counterfoil.capabilities`, a Django app by i
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from importlib import import_module
 from importlib.metadata import entry_points
+from pkgutil import iter_modules
 from typing import Any, Protocol
 
 from django.utils.module_loading import autodiscover_modules
@@ -91,6 +93,8 @@ def get(name: str) -> Capability | None:
 
 def discover() -> None:
     """Import every capability: the built-in ones, apps' `capabilities` modules and entry points."""
+    for module in iter_modules(__path__, f"{__name__}."):
+        import_module(module.name)
     autodiscover_modules("capabilities")
     for entry_point in entry_points(group=ENTRY_POINTS):
         entry_point.load()

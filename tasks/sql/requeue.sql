@@ -1,6 +1,6 @@
 -- Another try: the run is resolved, the next one is written, the task waits out its back-off. Progress starts over.
 WITH old AS (
-    UPDATE tasks_run SET status = 'exception', reason_resolved = %(resolved)s, resolved_at = now(), lease_token = NULL,
+    UPDATE tasks_run SET status = 'exception', reason_resolved = %(resolved)s::text, resolved_at = now(), lease_token = NULL,
         lease_expires_at = NULL
     WHERE task_id = %(id)s AND number = %(attempt)s
 ), task AS (
@@ -13,3 +13,4 @@ WITH old AS (
 )
 INSERT INTO tasks_taskevent (task_id, seq, type, data, actor)
 SELECT id, seq, 'task.queued', jsonb_build_object('attempt', attempt, 'reason', %(resolved)s::text), 'system' FROM task
+RETURNING seq

@@ -66,7 +66,7 @@ BEGIN
             meter_total(t.usage, 'video_seconds') AS video_seconds,
             meter_total(t.usage, 'audio_seconds') AS audio_seconds,
             meter_total(t.usage, 'characters') AS characters,
-            coalesce((SELECT json_agg(row_to_json(l) ORDER BY l_position) FROM (SELECT
+            coalesce((SELECT json_agg(l ORDER BY l_position) FROM (SELECT
                 x.position AS l_position, (SELECT row_to_json(line) FROM (SELECT
                     x.meter, trim_scale(x.quantity)::text AS quantity, x.unit,
                     x.billed_amount::text AS billed_amount_credits,
@@ -101,10 +101,10 @@ BEGIN
         rfc3339(t.started_at) AS started_at,
         rfc3339(t.completed_at) AS completed_at,
         rfc3339(t.cancel_requested_at) AS cancel_requested_at,
-        json_build_object('self', '/v1/tasks/' || task_id,
-            'cancel', CASE WHEN NOT final THEN '/v1/tasks/' || task_id || '/cancel' END,
-            'events', '/v1/tasks/' || task_id || '/events',
-            'rerun', CASE WHEN final THEN '/v1/tasks/' || task_id || '/rerun' END) AS links,
+        (SELECT row_to_json(l) FROM (SELECT '/v1/tasks/' || task_id AS self,
+            CASE WHEN NOT final THEN '/v1/tasks/' || task_id || '/cancel' END AS cancel,
+            '/v1/tasks/' || task_id || '/events' AS events,
+            CASE WHEN final THEN '/v1/tasks/' || task_id || '/rerun' END AS rerun) l) AS links,
         t.seq, t.attempt, t.client_reference, t.priority, t.test,
         rfc3339(t.deadline) AS deadline,
         rfc3339(t.not_before) AS not_before,

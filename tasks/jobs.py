@@ -1,0 +1,19 @@
+"""Celery's doors. Messages name a queue; the rows say what there is to do."""
+
+from typing import Any
+
+from celery import shared_task
+from celery.signals import worker_process_init
+
+from tasks import interrupts, runner
+
+
+@worker_process_init.connect
+def prepare(**_: Any) -> None:
+    interrupts.install()
+
+
+@shared_task(name="tasks.jobs.run_next", ignore_result=True)
+def run_next(queue: str) -> None:
+    """Run one task of the queue, if there is one."""
+    runner.run_next(queue)

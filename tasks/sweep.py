@@ -1,0 +1,111 @@
+"""What time and crashes leave behind. Any number may run: every duty locks the row it acts on and looks again.
+
+It needs PostgreSQL alone; a dead broker costs it a warning.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+
+from billing.statements import rows
+from tasks import lifecycle, queues
+from tasks.exceptions import TaskNotFound
+from tasks.models.deployment import CALLBACKS_QUEUE
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500
+
+# While the database was away nobody could renew a lease: after its own restart every lease gets its full time again.
+LOST_LEASES = """
+SELECT task_id FROM tasks_run
+WHERE status = 'running' AND lease_expires_at <= now()
+  AND now() - pg_postmaster_start_time() > make_interval(secs => %(lease)s)
+ORDER BY lease_expires_at LIMIT %(batch)s
+"""
+OVERDUE = """
+(SELECT id FROM tasks_task WHERE status IN ('queued', 'running') AND deadline <= now()
+ ORDER BY deadline LIMIT %(batch)s)
+UNION
+(SELECT id FROM tasks_task WHERE status = 'queued' AND started_at IS NULL AND expires_at <= now()
+ ORDER BY expires_at LIMIT %(batch)s)
+"""
+ELIGIBLE = """
+SELECT q.queue, (SELECT count(*) FROM (SELECT 1 FROM tasks_task t
+    WHERE t.queue = q.queue AND t.status = 'queued' AND t.blocked = 0 AND t.available_at <= now()
+      AND t.paused_at IS NULL
+    LIMIT %(most)s) eligible)
+FROM (SELECT DISTINCT queue FROM tasks_deployment) q
+"""
+DUE_CALLBACKS = """
+SELECT count(*) FROM (SELECT 1 FROM tasks_callback
+    WHERE status = 'pending' AND next_attempt_at <= now() AND (lease_expires_at IS NULL OR lease_expires_at <= now())
+    LIMIT 1) due
+"""
+
+
+def end_lost_leases() -> int:
+    """Take running tasks from workers that are gone."""
+    found = rows(LOST_LEASES, {"lease": settings.LEASE_SECONDS, "batch": BATCH})
+    return _each(lifecycle.give_up, (task_id for (task_id,) in found))
+
+
+def expire_overdue() -> int:
+    """End tasks whose deadline passed, or that waited too long for a first start."""
+    return _each(lifecycle.expire, (task_id for (task_id,) in rows(OVERDUE, {"batch": BATCH})))
+
+
+def top_up_queues() -> int:
+    """Make messages wait for eligible tasks whose wake-up was lost."""
+    found = rows(ELIGIBLE, {"most": queues.WAITING})
+    for queue, eligible in found:
+        if eligible:
+            queues.fill(queue, eligible)
+    return 0
+
+
+def wake_callbacks() -> int:
+    """Wake the deliverer when a callback is due."""
+    if rows(DUE_CALLBACKS, {})[0][0]:
+        queues.fill(CALLBACKS_QUEUE, 1)
+    return 0
+
+
+DUTIES: tuple[Callable[[], int], ...] = (end_lost_leases, expire_overdue, top_up_queues, wake_callbacks)
+
+
+def once() -> int:
+    """Do every duty once; one that fails does not keep the others from their work. Returns how many tasks moved."""
+    moved = 0
+    for duty in DUTIES:
+        try:
+            moved += duty()
+        except DatabaseError:
+            logger.exception("%s failed", duty.__name__)
+            connection.close()
+    return moved
+
+
+def for_ever(stopped: Callable[[float], bool]) -> None:
+    """Sweep every tick until `stopped(seconds)`, which waits, says so."""
+    while True:
+        started = time.monotonic()
+        once()
+        if stopped(max(0.05, settings.SWEEP_SECONDS - (time.monotonic() - started))):
+            return
+
+
+def _each(verb: Callable[[UUID], bool], task_ids: Iterable[UUID]) -> int:
+    moved = 0
+    for task_id in task_ids:
+        try:
+            moved += verb(task_id)
+        except TaskNotFound:
+            continue
+        except DatabaseError:
+            logger.exception("%s failed for %s", verb.__name__, task_id)
+    return moved

@@ -1,0 +1,61 @@
+"""What tests begin with: an account with credits, a deployment with prices, a task."""
+
+import itertools
+from decimal import Decimal
+from uuid import uuid4
+
+from billing import ledger
+from billing.credentials import issue_key, open_account
+from billing.models import Account, Price, RateCard
+from billing.pricing import FLAT, UNITS
+from tasks import lifecycle
+from tasks.models import Deployment, Task
+from tasks.submission import Request
+
+_numbers = itertools.count(1)
+
+
+def account(available="10", *, name="Acme", **fields) -> Account:
+    """An account with credits to spend."""
+    made, _ = open_account(name)
+    if fields:
+        Account.objects.filter(pk=made.pk).update(**fields)
+    if Decimal(available):
+        ledger.grant(made.pk, Decimal(available), key=str(uuid4()), reason="opening balance", actor="test")
+    made.refresh_from_db()
+    return made
+
+
+def key(of: Account, **fields):
+    """A key of the account, and its secret."""
+    return issue_key(of, name="test", **fields)
+
+
+def deployment(name=None, *, capability="test.work", prices=(("task", "1"),), **fields) -> Deployment:
+    """A deployment with these prices: (meter, credits) or (meter, credits, unit_size)."""
+    name = name or f"work-{next(_numbers)}"
+    card = RateCard.objects.create(name=name)
+    for meter, credits_, *size in prices:
+        unit = UNITS.get(meter, FLAT)
+        Price.objects.create(
+            rate_card=card, meter=meter, unit=unit, unit_size=size[0] if size else 1, credits=Decimal(credits_)
+        )
+    return Deployment.objects.create(
+        name=name, capability=capability, resolved_model=f"{name}-1", rate_card=card, **fields
+    )
+
+
+def request(of: Account, to: Deployment, **fields) -> Request:
+    return Request(account_id=of.pk, api_key_id=None, actor="api_key:test", model=to.name, **{"input": {}, **fields})
+
+
+def submit(of: Account | None = None, to: Deployment | None = None, **fields) -> Task:
+    """A queued task."""
+    submitted = lifecycle.submit(request(of or account(), to or deployment(), **fields))
+    return Task.objects.get(pk=submitted.task_id)
+
+
+def buckets(of: Account) -> dict[str, Decimal]:
+    """The account's balances, read anew."""
+    of = Account.objects.get(pk=of.pk)
+    return {"available": of.available, "held": of.held, "charged": of.charged}
