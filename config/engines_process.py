@@ -84,9 +84,10 @@ def _open(log: Path) -> IO[bytes]:
 
 
 def failure(engine: Engine) -> str:
-    """The sentence for a server that did not start: the last thing it said."""
-    lines = engine.log.read_text(errors="replace").strip().splitlines() if engine.log.exists() else []
-    return f"{engine.name} did not start; {engine.log} ends with: {lines[-1] if lines else 'nothing'}"
+    """The sentence for a server that did not start: the last thing it said, or what it called fatal."""
+    end = engine.log.read_text(errors="replace").strip().splitlines()[-8:] if engine.log.exists() else []
+    fatal = [line for line in end if "FATAL" in line]
+    return f"{engine.name} did not start; {engine.log} says: {(fatal or end or ['nothing'])[-1]}"
 
 
 def running(engine: Engine) -> int | None:
