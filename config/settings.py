@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import environ
+import structlog
 from django.core.exceptions import ImproperlyConfigured
 
 from config import embedded
@@ -35,7 +36,6 @@ INSTALLED_APPS = [
     "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "django_structlog",
     "billing",
     "tasks",
     "config",
@@ -154,5 +154,37 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {"TITLE": "Counterfoil", "VERSION": "1", "OAS_VERSION": "3.1.1"}
 UNFOLD = {"SITE_TITLE": "Counterfoil", "SITE_HEADER": "Counterfoil"}
 
+# Logs: one event a line, with the request's or the task's id; LOG_FORMAT is console or json.
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOG_FORMAT = env.str("LOG_FORMAT", default="console")
+LOG_CHAIN = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.ExtraAdder(),
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+]
+LOG_RENDERER = (
+    structlog.processors.JSONRenderer() if LOG_FORMAT == "json" else structlog.dev.ConsoleRenderer(colors=False)
+)
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "event": {
+            "()": structlog.stdlib.ProcessorFormatter,
+            "foreign_pre_chain": LOG_CHAIN,
+            "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, LOG_RENDERER],
+        }
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "event"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        "django": {"handlers": [], "level": LOG_LEVEL, "propagate": True},
+        "django.server": {"handlers": [], "propagate": True},
+        "celery.app.trace": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+    },
+}
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")

@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+import uuid_utils
 from typeid import TypeID
 from typeid.errors import TypeIDException
 
@@ -10,7 +11,7 @@ PREFIX = "task"
 
 def public_id(task_id: UUID) -> str:
     """The id as clients see it."""
-    return str(TypeID.from_uuid(task_id, prefix=PREFIX))
+    return str(TypeID.from_uuid(uuid_utils.UUID(bytes=task_id.bytes), prefix=PREFIX))
 
 
 def parse_id(text: str) -> UUID | None:

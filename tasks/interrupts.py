@@ -82,7 +82,8 @@ class Watch:
             connection.close()
 
     def _pause(self, started: float) -> float:
-        return max(0.0, min(settings.HEARTBEAT_SECONDS, started + self.timeout - time.monotonic()))
+        every: float = settings.HEARTBEAT_SECONDS
+        return max(0.0, min(every, started + self.timeout - time.monotonic()))
 
     def _reason(self, started: float) -> str | None:
         if time.monotonic() - started >= self.timeout:

@@ -14,10 +14,12 @@ from functools import partial
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection
+from structlog.contextvars import bound_contextvars
 
 from tasks import capabilities, lifecycle
 from tasks.capabilities import CapabilityError, Result
 from tasks.exceptions import Invalid, LeaseLost
+from tasks.identifiers import public_id
 from tasks.interrupts import Interrupted, Watch
 from tasks.lifecycle import Claim
 from tasks.statuses import ErrorCode, Resolved
@@ -36,16 +38,22 @@ def run_next(queue: str) -> bool:
     claimed = lifecycle.claim(queue, worker=f"{socket.gethostname()}:{os.getpid()}")
     if claimed is None:
         return False
-    logger.info("claimed", extra={"task": str(claimed.task_id), "attempt": claimed.attempt})
+    with bound_contextvars(task=public_id(claimed.task_id), attempt=claimed.attempt):
+        _run(claimed)
+    return True
+
+
+def _run(claimed: Claim) -> None:
+    logger.info("started")
     resolution = _work(claimed)
     try:
         _repeat_until_answered(resolution)
     except Exception:
-        logger.exception("a resolution was refused", extra={"task": str(claimed.task_id)})
+        logger.exception("a resolution was refused")
         _repeat_until_answered(
             partial(lifecycle.fail, claimed, code=ErrorCode.INTERNAL_ERROR, message="The result could not be stored.")
         )
-    return True
+    logger.info("ended")
 
 
 def _work(claimed: Claim) -> Callable[[], None]:
@@ -57,7 +65,7 @@ def _work(claimed: Claim) -> Callable[[], None]:
     except Interrupted as interrupted:
         connection.close()
         if interrupted.why == "lost":
-            return partial(logger.info, "lease lost: %s", claimed.task_id)
+            return partial(logger.info, "lease lost")
         return _out_of_time(claimed)
     except SystemExit:
         connection.close()
@@ -70,13 +78,13 @@ def _work(claimed: Claim) -> Callable[[], None]:
             spend=0,
         )
     except LeaseLost:
-        return partial(logger.info, "lease lost: %s", claimed.task_id)
+        return partial(logger.info, "lease lost")
     except Invalid as error:
         return partial(lifecycle.fail, claimed, code=ErrorCode.INVALID_INPUT, message=error.message)
     except CapabilityError as error:
         return _refused(claimed, error)
     except Exception:
-        logger.exception("a capability crashed", extra={"task": str(claimed.task_id)})
+        logger.exception("a capability crashed")
         connection.close()
         return partial(
             lifecycle.fail, claimed, code=ErrorCode.CAPABILITY_ERROR, message="The capability ended unexpectedly."

@@ -63,9 +63,9 @@ class Capability(Protocol):
     meters: frozenset[str]
     input: type[Serializer]
 
-    def bound(self, input: dict[str, Any]) -> Usage: ...  # noqa: A002 - the domain's word
+    def bound(self, input: dict[str, Any]) -> Usage: ...
 
-    def run(self, input: dict[str, Any], context: Context) -> Result: ...  # noqa: A002
+    def run(self, input: dict[str, Any], context: Context) -> Result: ...
 
 
 REGISTRY: dict[str, Capability] = {}

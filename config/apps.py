@@ -1,0 +1,10 @@
+from django.apps import AppConfig
+
+
+class ConfigConfig(AppConfig):
+    name = "config"
+    verbose_name = "Counterfoil"
+
+    def ready(self) -> None:
+        """Make ours the Celery application of every process."""
+        from config import celery  # noqa: F401
