@@ -9,7 +9,7 @@ from celery.signals import setup_logging
 from config import embedded
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-if embedded.needs_engines(sys.argv):
+if embedded.needs_engines(sys.argv) or "worker" in sys.argv:
     embedded.ensure()
 
 app = Celery("counterfoil")
