@@ -1,5 +1,6 @@
 """A server process of ours: found by its pid file, started under a lock, stopped by a signal."""
 
+import contextlib
 import os
 import re
 import signal
@@ -40,8 +41,7 @@ def start(engine: Engine) -> bool:
     """Whether the engine had to be started; when this returns an embedded one answers."""
     if not engine.embedded or engine.answers() or _recovers(engine):
         return False
-    if running(engine) is not None:  # alive, but its socket was removed: nobody can reach it any more
-        stop(engine)
+    stop(engine)  # alive, but its socket or folder was removed: nobody can reach it, and it would remove ours
     with _open(engine.log) as log:
         engine.launch(log)
     if not wait(PATIENCE, lambda: engine.answers() or running(engine) is None) or not engine.answers():
@@ -57,12 +57,16 @@ def _recovers(engine: Engine) -> bool:
 
 
 def stop(engine: Engine) -> None:
-    """End the server in good order and wait until it is gone."""
-    pid = running(engine)
-    if pid is None:
-        return
-    os.kill(pid, signal.SIGINT)
-    if not wait(PATIENCE, lambda: running(engine) != pid):
+    """End the server in good order and wait until it is gone; so too one of a folder that was removed."""
+    known = running(engine)
+    for pid in {*_strays(engine), *([known] if known else [])}:
+        _end(pid, engine)
+
+
+def _end(pid: int, engine: Engine) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGINT)
+    if not wait(PATIENCE, lambda: not serves(pid, engine)):
         raise EngineError(f"{engine.name} (pid {pid}) does not stop; see {engine.log}.")
 
 
@@ -111,6 +115,20 @@ def serves(pid: int, engine: Engine) -> bool:
     """
     ours = rf"{engine.program}(?= ).*[ :]{re.escape(str(engine.told))}(?: |$)"
     return re.search(ours, _command_line(pid)) is not None
+
+
+def _strays(engine: Engine) -> list[int]:
+    """Servers of this folder that no pid file names any more."""
+    if sys.platform == "linux":
+        pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    else:
+        listed = subprocess.run(["ps", "-axo", "pid="], capture_output=True, text=True, check=False)
+        pids = [int(word) for word in listed.stdout.split()]
+    return [pid for pid in pids if _is_program(pid, engine.program) and serves(pid, engine)]
+
+
+def _is_program(pid: int, program: str) -> bool:
+    return _command_line(pid).partition(" ")[0].endswith(f"/{program}")
 
 
 def _command_line(pid: int) -> str:

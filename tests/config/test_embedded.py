@@ -23,7 +23,7 @@ import redis
 from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 
-from config import embedded, engines_layout, engines_postgres, engines_valkey
+from config import embedded, engines_layout, engines_postgres, engines_process, engines_valkey
 from config.embedded import EngineError, Started
 from config.management.commands.engines import Command
 from config.settings import BASE_DIR
@@ -277,12 +277,23 @@ def test_a_server_whose_socket_was_removed_is_replaced_and_not_doubled(data):
         assert client.get("kept") == "42"
 
 
+def test_a_removed_data_folder_leaves_no_server_behind(data):
+    embedded.ensure()
+    before = pids()
+    shutil.rmtree(data)
+
+    started = embedded.ensure()
+
+    assert started == Started(postgres=True, valkey=True)
+    assert ask("SELECT 1") == 1
+    assert [engines_process._command_line(pid) for pid in before] == ["", ""]
+
+
 @only_root
 def test_a_removed_data_folder_sets_the_database_it_had_aside(data, capsys):
     embedded.ensure()
     tell("CREATE TABLE old AS SELECT 1")
     home = embedded.layout().home
-    embedded.stop(embedded.layout(), Started(valkey=True))
     shutil.rmtree(data)
 
     embedded.ensure()
