@@ -1,8 +1,19 @@
-"""What every test needs of the database."""
+"""The engines run and the test workload is installed before Django's settings are read."""
 
-import pgtrigger
-import pytest
-from django.db.backends.postgresql.operations import DatabaseOperations
+import os
+
+from config import embedded
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+os.environ.setdefault("EXTRA_APPS", "tests.workload")
+os.environ.setdefault("CALLBACK_ALLOWED_NETWORKS", "127.0.0.0/8")
+embedded.ensure()
+# A broker and cache of their own, so that tests and a running service do not take each other's messages.
+os.environ.setdefault("REDIS_URL", embedded.redis_url(embedded.layout()).replace("db=0", "db=9"))
+
+import pgtrigger  # noqa: E402
+import pytest  # noqa: E402
+from django.db.backends.postgresql.operations import DatabaseOperations  # noqa: E402
 
 
 def _guards(action: str) -> list[str]:
