@@ -1,8 +1,13 @@
 """What tests begin with: an account with credits, a deployment with prices, a task."""
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from uuid import uuid4
+
+import pytest
+from django.db import DatabaseError, transaction
 
 from billing import ledger
 from billing.credentials import issue_key, open_account
@@ -10,6 +15,7 @@ from billing.models import Account, Price, RateCard
 from billing.pricing import FLAT, UNITS
 from tasks import lifecycle
 from tasks.models import Deployment, Task
+from tasks.statuses import ErrorCode, Status
 from tasks.submission import Request
 
 _numbers = itertools.count(1)
@@ -59,3 +65,35 @@ def buckets(of: Account) -> dict[str, Decimal]:
     """The account's balances, read anew."""
     of = Account.objects.get(pk=of.pk)
     return {"available": of.available, "held": of.held, "charged": of.charged}
+
+
+def claim(task: Task, worker="test") -> lifecycle.Claim:
+    """The task's run, as its worker holds it; no other task of the queue goes before it."""
+    claimed = lifecycle.claim(task.queue, worker=worker)
+    assert claimed is not None
+    assert claimed.task_id == task.pk
+    return claimed
+
+
+def task_that_is(status: Status, **fields) -> Task:
+    """A task of this status, with the last claim of it as `claimed`."""
+    task = submit(**fields)
+    claimed = None if status in (Status.QUEUED, Status.CANCELED) else claim(task)
+    if status == Status.SUCCEEDED:
+        lifecycle.succeed(claimed, output="done", usage={}, warnings=[])
+    if status == Status.FAILED:
+        lifecycle.fail(claimed, code=ErrorCode.CAPABILITY_ERROR, message="No.")
+    if status == Status.CANCELED:
+        lifecycle.cancel(task.pk, by="test")
+    task.refresh_from_db()
+    task.claimed = claimed
+    return task
+
+
+@contextmanager
+def refused(code: str, by: str) -> Iterator[None]:
+    """The database refuses with this error code, by the constraint or guard of this name; nothing is written."""
+    with pytest.raises(DatabaseError) as caught, transaction.atomic():
+        yield
+    diag = caught.value.__cause__.diag
+    assert (diag.sqlstate, diag.constraint_name) == (code, by)
