@@ -11,7 +11,7 @@ from django.db import DatabaseError, IntegrityError, transaction
 from psycopg.types.json import Jsonb
 
 from billing import pricing
-from billing.exceptions import REFUSALS
+from billing.exceptions import REFUSALS, Refusal
 from billing.models import Transfer
 from billing.statements import constraint_of, one
 
@@ -110,7 +110,7 @@ def _post(
     reason: str = "",
     actor: str = "system",
 ) -> Transfer:
-    """Insert in a savepoint: the trigger has moved balances before a doubled key is noticed."""
+    """Insert in a savepoint. Whatever refuses it, a key that is taken says that it was done before."""
     try:
         with transaction.atomic():
             row = _execute(
@@ -124,14 +124,11 @@ def _post(
                 actor=actor,
                 key=key,
             )
-    except IntegrityError as error:
-        if constraint_of(error) not in KEY_TAKEN:
-            raise
-        return Transfer.objects.get(key=key)
+    except (IntegrityError, Refusal):
+        if done := Transfer.objects.filter(key=key).first():
+            return done
+        raise
     return Transfer.objects.get(pk=row[0])
-
-
-KEY_TAKEN = {"billing_transfer_key_key", "billing_charge_pkey"}
 
 
 def _execute(statement: str, **params: object) -> tuple:

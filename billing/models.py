@@ -6,14 +6,15 @@ from typing import Any
 import pgtrigger
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import F, Q
-from django.db.models.functions import Now
+from django.db.models import F, Q, Value
+from django.db.models.functions import Cast, Concat, Now
 from uuid_utils.compat import uuid7
 
 from billing.triggers import HardTrigger, append_only, no_truncate, refusal
 
 BUCKETS = ("granted", "available", "held", "charged", "account_seq", "month", "month_spent")
 EMPTY = ("granted", "available", "held", "charged", "account_seq", "month_spent", "pending", "running")
+TEXT = models.TextField()
 SCOPES = ("tasks:read", "tasks:write", "tasks:work", "billing:read")
 
 
@@ -31,6 +32,17 @@ POST_TRANSFER = """
     IF NEW.kind = 'release' THEN
         SELECT date_trunc('month', c.created_at AT TIME ZONE 'utc') = this_month INTO same_month
         FROM billing_charge c WHERE c.task_id = NEW.task_id;
+    ELSIF NEW.kind = 'refund' THEN
+        PERFORM 1 FROM billing_account WHERE id = NEW.account_id FOR NO KEY UPDATE;
+        SELECT c.charged - c.refunded FROM billing_charge c
+        WHERE c.task_id = NEW.task_id AND c.account_id = NEW.account_id INTO refundable;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION USING ERRCODE='foreign_key_violation', CONSTRAINT='transfer_charge',
+                MESSAGE='this account was charged nothing for that task';
+        ELSIF NEW.amount > refundable THEN
+            RAISE EXCEPTION USING ERRCODE='check_violation', CONSTRAINT='refunded_never_exceeds_charged',
+                MESSAGE='a refund never exceeds what was charged and not yet refunded', TABLE='billing_charge';
+        END IF;
     END IF;
     UPDATE billing_account SET
         granted = granted + CASE WHEN NEW.kind IN ('grant', 'adjustment') THEN NEW.amount ELSE 0 END,
@@ -39,10 +51,10 @@ POST_TRANSFER = """
             WHEN NEW.kind IN ('capture', 'release') THEN -NEW.amount ELSE 0 END,
         charged = charged + CASE NEW.kind WHEN 'capture' THEN NEW.amount WHEN 'refund' THEN -NEW.amount ELSE 0 END,
         account_seq = account_seq + 1,
-        month = this_month,
-        month_spent = greatest(0, CASE WHEN month = this_month THEN month_spent ELSE 0 END
+        month = greatest(month, this_month),
+        month_spent = greatest(0, CASE WHEN month >= this_month THEN month_spent ELSE 0 END
             + CASE WHEN NEW.kind = 'hold' THEN NEW.amount
-                WHEN NEW.kind = 'release' AND same_month THEN -NEW.amount ELSE 0 END)
+                WHEN NEW.kind = 'release' AND same_month AND month = this_month THEN -NEW.amount ELSE 0 END)
     WHERE id = NEW.account_id RETURNING * INTO a;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE='foreign_key_violation', CONSTRAINT='transfer_account', MESSAGE='no such account';
@@ -85,6 +97,25 @@ POST_TRANSFER = """
     NEW.created_at := clock_timestamp();
     RETURN NEW;
 """
+
+# What the two checks at commit look for. They refuse what the guards cannot see coming: the trigger of somebody else's
+# table, whose depth is two as well, and ON CONFLICT, which keeps what POST_TRANSFER did and drops its row.
+NO_TRANSFER_SAYS_SO = """
+    NOT EXISTS (
+        SELECT 1 FROM billing_transfer t WHERE t.account_id = NEW.id AND t.account_seq = NEW.account_seq
+            AND t.granted_after = NEW.granted AND t.available_after = NEW.available
+            AND t.held_after = NEW.held AND t.charged_after = NEW.charged)
+"""
+ITS_TRANSFERS_SAY_OTHERWISE = """
+    EXISTS (
+        SELECT 1 FROM billing_charge c WHERE c.task_id = NEW.task_id AND NOT EXISTS (
+            SELECT 1 FROM billing_transfer t WHERE t.task_id = c.task_id
+            HAVING bool_and(t.account_id = c.account_id)
+                AND c.held = sum(CASE t.kind WHEN 'hold' THEN t.amount WHEN 'refund' THEN 0 ELSE -t.amount END)
+                AND c.charged = sum(CASE t.kind WHEN 'capture' THEN t.amount ELSE 0 END)
+                AND c.refunded = sum(CASE t.kind WHEN 'refund' THEN t.amount ELSE 0 END)))
+"""
+REPLACED = refusal("an_account_is_never_replaced", "An account with transfers stays, and keeps its id")
 
 
 class Account(models.Model):
@@ -152,9 +183,26 @@ class Account(models.Model):
                 when=pgtrigger.Before,
                 operation=pgtrigger.UpdateOf(*BUCKETS),
                 condition=pgtrigger.AnyChange(*BUCKETS),
-                func="IF pg_trigger_depth() < 2 THEN "
+                func="IF pg_trigger_depth() < 2 OR NEW.account_seq <> OLD.account_seq + 1 THEN "
                 + refusal("balances_move_by_transfers", "A balance moves only by inserting a transfer")
                 + " END IF; RETURN NEW;",
+            ),
+            HardTrigger(
+                name="balances_are_what_a_transfer_says",
+                when=pgtrigger.After,
+                operation=pgtrigger.UpdateOf(*BUCKETS),
+                timing=pgtrigger.Deferred,
+                condition=pgtrigger.AnyChange(*BUCKETS),
+                func=f"IF {NO_TRANSFER_SAYS_SO} THEN "
+                + refusal("balances_are_what_a_transfer_says", "A balance moves only by inserting a transfer")
+                + " END IF; RETURN NULL;",
+            ),
+            HardTrigger(
+                name="an_account_is_never_replaced",
+                when=pgtrigger.Before,
+                operation=pgtrigger.UpdateOf("id") | pgtrigger.Delete,
+                func=f"IF TG_OP = 'UPDATE' THEN IF NEW.id <> OLD.id THEN {REPLACED} END IF; RETURN NEW; END IF; "
+                f"IF OLD.account_seq > 0 THEN {REPLACED} END IF; RETURN OLD;",
             ),
             HardTrigger(
                 name="counters_move_with_tasks",
@@ -279,6 +327,10 @@ class UsageLine(models.Model):
                 name="billed_never_exceeds_listed",
                 condition=Q(billed_amount__gte=0, listed_amount__gte=F("billed_amount")),
             ),
+            models.CheckConstraint(
+                name="a_line_lists_a_number",
+                condition=Q(listed_amount__lt=Decimal(10) ** 16, quantity__gte=0, quantity__lt=Decimal(10) ** 24),
+            ),
         ]
         triggers = append_only("usage line")
 
@@ -298,14 +350,14 @@ class Transfer(models.Model):
         ADJUSTMENT = "adjustment"
 
     id = models.BigAutoField(primary_key=True)
-    account = models.ForeignKey(Account, models.PROTECT, related_name="transfers")
+    account = models.ForeignKey(Account, models.PROTECT, related_name="transfers", db_index=False)
     task_id = models.UUIDField(null=True)
-    usage_line = models.ForeignKey(UsageLine, models.PROTECT, null=True, related_name="refunds")
+    usage_line = models.ForeignKey(UsageLine, models.PROTECT, null=True, related_name="refunds", db_index=False)
     kind = models.CharField(max_length=16, choices=Kind)
     amount = Credits(help_text="Positive; an adjustment is signed.")
     reason = models.TextField(default="", db_default="")
     actor = models.CharField(max_length=200, default="system", db_default="system")
-    key = models.CharField(max_length=200, unique=True, help_text="What makes writing it twice the same as once.")
+    key = models.CharField(max_length=200, help_text="What makes writing it twice the same as once.")
     account_seq = models.BigIntegerField(db_default=0)
     granted_after = Credits(db_default=Decimal(0))
     available_after = Credits(db_default=Decimal(0))
@@ -315,6 +367,7 @@ class Transfer(models.Model):
 
     class Meta:
         constraints = [
+            models.UniqueConstraint(fields=["key"], name="a_key_moves_once"),
             models.UniqueConstraint(fields=["account", "account_seq"], name="transfers_of_an_account_are_numbered"),
             models.CheckConstraint(
                 name="transfer_kind_is_known",
@@ -330,20 +383,33 @@ class Transfer(models.Model):
                 | Q(kind__in=["hold", "capture", "release", "refund"], task_id__isnull=False),
             ),
             models.CheckConstraint(
+                name="a_task_is_held_captured_and_released_once",
+                condition=~Q(kind__in=["hold", "capture", "release"])
+                | Q(key=Concat("kind", Value(":"), Cast("task_id", TEXT), output_field=TEXT)),
+            ),
+            models.CheckConstraint(
                 name="only_a_refund_names_a_line", condition=Q(usage_line__isnull=True) | Q(kind="refund")
             ),
             models.CheckConstraint(
                 name="what_people_do_has_a_reason", condition=Q(kind__in=["hold", "capture", "release"]) | ~Q(reason="")
             ),
         ]
-        indexes = [models.Index(fields=["task_id"], name="transfer_task", condition=Q(task_id__isnull=False))]
+        indexes = [
+            models.Index(fields=["task_id"], name="transfer_task", condition=Q(task_id__isnull=False)),
+            models.Index(fields=["usage_line"], name="transfer_line", condition=Q(usage_line__isnull=False)),
+        ]
         triggers = [
             *append_only("transfer"),
             HardTrigger(
                 name="a_transfer_moves_the_balances",
                 when=pgtrigger.Before,
                 operation=pgtrigger.Insert,
-                declare=[("a", "billing_account%ROWTYPE"), ("this_month", "date"), ("same_month", "boolean := false")],
+                declare=[
+                    ("a", "billing_account%ROWTYPE"),
+                    ("this_month", "date"),
+                    ("same_month", "boolean := false"),
+                    ("refundable", "numeric"),
+                ],
                 func=POST_TRANSFER,
             ),
         ]
@@ -378,6 +444,15 @@ class Charge(models.Model):
                 func="IF TG_OP = 'DELETE' OR pg_trigger_depth() < 2 THEN "
                 + refusal("a_charge_moves_by_transfers", "A charge moves only by inserting a transfer")
                 + " END IF; RETURN NEW;",
+            ),
+            HardTrigger(
+                name="a_charge_is_what_its_transfers_say",
+                when=pgtrigger.After,
+                operation=pgtrigger.Insert | pgtrigger.Update,
+                timing=pgtrigger.Deferred,
+                func=f"IF {ITS_TRANSFERS_SAY_OTHERWISE} THEN "
+                + refusal("a_charge_is_what_its_transfers_say", "A charge moves only by inserting a transfer")
+                + " END IF; RETURN NULL;",
             ),
             no_truncate("charge"),
         ]

@@ -18,16 +18,22 @@ from pgtrigger import compiler
 
 
 class HardSql(compiler.UpsertTriggerSql):
-    """The installation template; migrations name this class, so a change of it is a new class."""
+    """The installation template; migrations name this class, so a change of it is a new class.
+
+    Its functions see our schema only: a temporary table of the same name comes last instead of first.
+    """
 
     def get_template(self) -> str:
         return """
-            CREATE OR REPLACE FUNCTION {pgid}() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+            CREATE OR REPLACE FUNCTION {pgid}() RETURNS TRIGGER LANGUAGE plpgsql AS $$
                 {declare}
                 BEGIN
                     {func}
                 END;
             $$;
+            DO $$ BEGIN
+                EXECUTE format('ALTER FUNCTION {pgid}() SET search_path = %I, pg_temp', current_schema());
+            END $$;
             DROP TRIGGER IF EXISTS {pgid} ON {table};
             CREATE {constraint} TRIGGER {pgid} {when} {operation} ON {table} {timing} {referencing}
                 FOR EACH {level} {condition} EXECUTE PROCEDURE {execute};
@@ -81,8 +87,8 @@ def refusal(constraint: str, message: str, *, code: str = "CF001") -> str:
 def append_only(noun: str) -> list[pgtrigger.Trigger]:
     """Rows that are written once: neither UPDATE nor DELETE nor TRUNCATE."""
     return [
-        Refuse(name="no_update", operation=pgtrigger.Update, message=f"A {noun} is never changed"),
-        Refuse(name="no_delete", operation=pgtrigger.Delete, message=f"A {noun} is never deleted"),
+        Refuse(name="no_update", operation=pgtrigger.Update, message=f"No {noun} is ever changed"),
+        Refuse(name="no_delete", operation=pgtrigger.Delete, message=f"No {noun} is ever deleted"),
         no_truncate(noun),
     ]
 
@@ -93,5 +99,5 @@ def no_truncate(noun: str) -> pgtrigger.Trigger:
         name="no_truncate",
         level=pgtrigger.Statement,
         operation=pgtrigger.Truncate,
-        message=f"A {noun} is never deleted",
+        message=f"No {noun} is ever deleted",
     )

@@ -5,7 +5,9 @@ import billing.triggers
 import django.contrib.postgres.fields
 import django.db.models.deletion
 import django.db.models.expressions
+import django.db.models.functions.comparison
 import django.db.models.functions.datetime
+import django.db.models.functions.text
 import pgtrigger.compiler
 import pgtrigger.migrations
 import uuid_utils.compat
@@ -135,15 +137,15 @@ class Migration(migrations.Migration):
                 ('amount', models.DecimalField(decimal_places=4, help_text='Positive; an adjustment is signed.', max_digits=20)),
                 ('reason', models.TextField(db_default='', default='')),
                 ('actor', models.CharField(db_default='system', default='system', max_length=200)),
-                ('key', models.CharField(help_text='What makes writing it twice the same as once.', max_length=200, unique=True)),
+                ('key', models.CharField(help_text='What makes writing it twice the same as once.', max_length=200)),
                 ('account_seq', models.BigIntegerField(db_default=0)),
                 ('granted_after', models.DecimalField(db_default=Decimal('0'), decimal_places=4, max_digits=20)),
                 ('available_after', models.DecimalField(db_default=Decimal('0'), decimal_places=4, max_digits=20)),
                 ('held_after', models.DecimalField(db_default=Decimal('0'), decimal_places=4, max_digits=20)),
                 ('charged_after', models.DecimalField(db_default=Decimal('0'), decimal_places=4, max_digits=20)),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='transfers', to='billing.account')),
-                ('usage_line', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='refunds', to='billing.usageline')),
+                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='transfers', to='billing.account')),
+                ('usage_line', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='refunds', to='billing.usageline')),
             ],
         ),
         migrations.AddConstraint(
@@ -164,19 +166,27 @@ class Migration(migrations.Migration):
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='account',
-            trigger=pgtrigger.compiler.Trigger(name='balances_move_by_transfers', sql=billing.triggers.HardSql(condition='WHEN (OLD."account_seq" IS DISTINCT FROM (NEW."account_seq") OR OLD."available" IS DISTINCT FROM (NEW."available") OR OLD."charged" IS DISTINCT FROM (NEW."charged") OR OLD."granted" IS DISTINCT FROM (NEW."granted") OR OLD."held" IS DISTINCT FROM (NEW."held") OR OLD."month" IS DISTINCT FROM (NEW."month") OR OLD."month_spent" IS DISTINCT FROM (NEW."month_spent"))', func="IF pg_trigger_depth() < 2 THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='balances_move_by_transfers', MESSAGE='A balance moves only by inserting a transfer', TABLE=TG_TABLE_NAME; END IF; RETURN NEW;", hash='1de58da06e8a0398a03e713757441e1d43627b5e', operation='UPDATE OF "granted", "available", "held", "charged", "account_seq", "month", "month_spent"', pgid='pgtrigger_balances_move_by_transfers_87fff', table='billing_account', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='balances_move_by_transfers', sql=billing.triggers.HardSql(condition='WHEN (OLD."account_seq" IS DISTINCT FROM (NEW."account_seq") OR OLD."available" IS DISTINCT FROM (NEW."available") OR OLD."charged" IS DISTINCT FROM (NEW."charged") OR OLD."granted" IS DISTINCT FROM (NEW."granted") OR OLD."held" IS DISTINCT FROM (NEW."held") OR OLD."month" IS DISTINCT FROM (NEW."month") OR OLD."month_spent" IS DISTINCT FROM (NEW."month_spent"))', func="IF pg_trigger_depth() < 2 OR NEW.account_seq <> OLD.account_seq + 1 THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='balances_move_by_transfers', MESSAGE='A balance moves only by inserting a transfer', TABLE=TG_TABLE_NAME; END IF; RETURN NEW;", hash='d79f30fbdbdea9b0a4dd9e3469158fea02030d64', operation='UPDATE OF "granted", "available", "held", "charged", "account_seq", "month", "month_spent"', pgid='pgtrigger_balances_move_by_transfers_87fff', table='billing_account', when='BEFORE')),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='account',
-            trigger=pgtrigger.compiler.Trigger(name='counters_move_with_tasks', sql=billing.triggers.HardSql(condition='WHEN (OLD."pending" IS DISTINCT FROM (NEW."pending") OR OLD."running" IS DISTINCT FROM (NEW."running"))', func="IF pg_trigger_depth() < 2 THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='counters_move_with_tasks', MESSAGE='A counter moves only with a task', TABLE=TG_TABLE_NAME; END IF; IF NEW.pending > OLD.pending AND NEW.pending > NEW.pending_limit THEN RAISE EXCEPTION USING ERRCODE='CF003', CONSTRAINT='pending_limit', MESSAGE='The account has as many unfinished tasks as it may', TABLE=TG_TABLE_NAME; END IF; IF NEW.running > OLD.running AND NEW.running > NEW.running_limit THEN RAISE EXCEPTION USING ERRCODE='CF003', CONSTRAINT='running_limit', MESSAGE='The account runs as many tasks as it may', TABLE=TG_TABLE_NAME; END IF; RETURN NEW;", hash='e1345624afae663921e51970e5c13398b7173507', operation='UPDATE OF "pending", "running"', pgid='pgtrigger_counters_move_with_tasks_e8d0f', table='billing_account', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='balances_are_what_a_transfer_says', sql=billing.triggers.HardSql(condition='WHEN (OLD."account_seq" IS DISTINCT FROM (NEW."account_seq") OR OLD."available" IS DISTINCT FROM (NEW."available") OR OLD."charged" IS DISTINCT FROM (NEW."charged") OR OLD."granted" IS DISTINCT FROM (NEW."granted") OR OLD."held" IS DISTINCT FROM (NEW."held") OR OLD."month" IS DISTINCT FROM (NEW."month") OR OLD."month_spent" IS DISTINCT FROM (NEW."month_spent"))', constraint='CONSTRAINT', func="IF \n    NOT EXISTS (\n        SELECT 1 FROM billing_transfer t WHERE t.account_id = NEW.id AND t.account_seq = NEW.account_seq\n            AND t.granted_after = NEW.granted AND t.available_after = NEW.available\n            AND t.held_after = NEW.held AND t.charged_after = NEW.charged)\n THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='balances_are_what_a_transfer_says', MESSAGE='A balance moves only by inserting a transfer', TABLE=TG_TABLE_NAME; END IF; RETURN NULL;", hash='cccd1685087345d69847b3e7b9b027dd57f84d89', operation='UPDATE OF "granted", "available", "held", "charged", "account_seq", "month", "month_spent"', pgid='pgtrigger_balances_are_what_a_transfer_says_75dd5', table='billing_account', timing='DEFERRABLE INITIALLY DEFERRED', when='AFTER')),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='account',
-            trigger=pgtrigger.compiler.Trigger(name='an_account_starts_empty', sql=billing.triggers.HardSql(func="IF NEW.granted <> 0 OR NEW.available <> 0 OR NEW.held <> 0 OR NEW.charged <> 0 OR NEW.account_seq <> 0 OR NEW.month_spent <> 0 OR NEW.pending <> 0 OR NEW.running <> 0 THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='an_account_starts_empty', MESSAGE='An account starts with nothing in it', TABLE=TG_TABLE_NAME; END IF; RETURN NEW;", hash='7e19b0d94468b115ee4f9270932975d77b453b6d', operation='INSERT', pgid='pgtrigger_an_account_starts_empty_b3f06', table='billing_account', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='an_account_is_never_replaced', sql=billing.triggers.HardSql(func="IF TG_OP = 'UPDATE' THEN IF NEW.id <> OLD.id THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='an_account_is_never_replaced', MESSAGE='An account with transfers stays, and keeps its id', TABLE=TG_TABLE_NAME; END IF; RETURN NEW; END IF; IF OLD.account_seq > 0 THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='an_account_is_never_replaced', MESSAGE='An account with transfers stays, and keeps its id', TABLE=TG_TABLE_NAME; END IF; RETURN OLD;", hash='e5194d46bdc826e32eade3cb536baa300f389a11', operation='UPDATE OF "id" OR DELETE', pgid='pgtrigger_an_account_is_never_replaced_897b4', table='billing_account', when='BEFORE')),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='account',
-            trigger=pgtrigger.compiler.Trigger(name='no_truncate', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_truncate', MESSAGE='A account is never deleted', TABLE=TG_TABLE_NAME;", hash='6529127b0f6a0fafd5e1a93ee9293c76d9fca149', level='STATEMENT', operation='TRUNCATE', pgid='pgtrigger_no_truncate_10a41', table='billing_account', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='counters_move_with_tasks', sql=billing.triggers.HardSql(condition='WHEN (OLD."pending" IS DISTINCT FROM (NEW."pending") OR OLD."running" IS DISTINCT FROM (NEW."running"))', func="IF pg_trigger_depth() < 2 THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='counters_move_with_tasks', MESSAGE='A counter moves only with a task', TABLE=TG_TABLE_NAME; END IF; IF NEW.pending > OLD.pending AND NEW.pending > NEW.pending_limit THEN RAISE EXCEPTION USING ERRCODE='CF003', CONSTRAINT='pending_limit', MESSAGE='The account has as many unfinished tasks as it may', TABLE=TG_TABLE_NAME; END IF; IF NEW.running > OLD.running AND NEW.running > NEW.running_limit THEN RAISE EXCEPTION USING ERRCODE='CF003', CONSTRAINT='running_limit', MESSAGE='The account runs as many tasks as it may', TABLE=TG_TABLE_NAME; END IF; RETURN NEW;", hash='e0fa2a56196441afc98ba4a17e05a22fea2ad9f7', operation='UPDATE OF "pending", "running"', pgid='pgtrigger_counters_move_with_tasks_e8d0f', table='billing_account', when='BEFORE')),
+        ),
+        pgtrigger.migrations.AddTrigger(
+            model_name='account',
+            trigger=pgtrigger.compiler.Trigger(name='an_account_starts_empty', sql=billing.triggers.HardSql(func="IF NEW.granted <> 0 OR NEW.available <> 0 OR NEW.held <> 0 OR NEW.charged <> 0 OR NEW.account_seq <> 0 OR NEW.month_spent <> 0 OR NEW.pending <> 0 OR NEW.running <> 0 THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='an_account_starts_empty', MESSAGE='An account starts with nothing in it', TABLE=TG_TABLE_NAME; END IF; RETURN NEW;", hash='ab392987e88f11e94b4b9e9fa0a1f4e271a46c93', operation='INSERT', pgid='pgtrigger_an_account_starts_empty_b3f06', table='billing_account', when='BEFORE')),
+        ),
+        pgtrigger.migrations.AddTrigger(
+            model_name='account',
+            trigger=pgtrigger.compiler.Trigger(name='no_truncate', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_truncate', MESSAGE='No account is ever deleted', TABLE=TG_TABLE_NAME;", hash='292dc8406a059cec8de4499b1bf1738b730fb114', level='STATEMENT', operation='TRUNCATE', pgid='pgtrigger_no_truncate_10a41', table='billing_account', when='BEFORE')),
         ),
         migrations.AddConstraint(
             model_name='charge',
@@ -188,11 +198,15 @@ class Migration(migrations.Migration):
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='charge',
-            trigger=pgtrigger.compiler.Trigger(name='a_charge_moves_by_transfers', sql=billing.triggers.HardSql(func="IF TG_OP = 'DELETE' OR pg_trigger_depth() < 2 THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='a_charge_moves_by_transfers', MESSAGE='A charge moves only by inserting a transfer', TABLE=TG_TABLE_NAME; END IF; RETURN NEW;", hash='b6240b29cc32b952a13dbbd9d366d667fe00722c', operation='INSERT OR UPDATE OR DELETE', pgid='pgtrigger_a_charge_moves_by_transfers_b5b1f', table='billing_charge', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='a_charge_moves_by_transfers', sql=billing.triggers.HardSql(func="IF TG_OP = 'DELETE' OR pg_trigger_depth() < 2 THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='a_charge_moves_by_transfers', MESSAGE='A charge moves only by inserting a transfer', TABLE=TG_TABLE_NAME; END IF; RETURN NEW;", hash='5989f85427ddbf3d8c22fb641c8f72f374c645af', operation='INSERT OR UPDATE OR DELETE', pgid='pgtrigger_a_charge_moves_by_transfers_b5b1f', table='billing_charge', when='BEFORE')),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='charge',
-            trigger=pgtrigger.compiler.Trigger(name='no_truncate', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_truncate', MESSAGE='A charge is never deleted', TABLE=TG_TABLE_NAME;", hash='a604eb9e4b3e32470d3b1887a1ed09354d0b9abb', level='STATEMENT', operation='TRUNCATE', pgid='pgtrigger_no_truncate_82a3e', table='billing_charge', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='a_charge_is_what_its_transfers_say', sql=billing.triggers.HardSql(constraint='CONSTRAINT', func="IF \n    EXISTS (\n        SELECT 1 FROM billing_charge c WHERE c.task_id = NEW.task_id AND NOT EXISTS (\n            SELECT 1 FROM billing_transfer t WHERE t.task_id = c.task_id\n            HAVING bool_and(t.account_id = c.account_id)\n                AND c.held = sum(CASE t.kind WHEN 'hold' THEN t.amount WHEN 'refund' THEN 0 ELSE -t.amount END)\n                AND c.charged = sum(CASE t.kind WHEN 'capture' THEN t.amount ELSE 0 END)\n                AND c.refunded = sum(CASE t.kind WHEN 'refund' THEN t.amount ELSE 0 END)))\n THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='a_charge_is_what_its_transfers_say', MESSAGE='A charge moves only by inserting a transfer', TABLE=TG_TABLE_NAME; END IF; RETURN NULL;", hash='65a4b557d2164df4827744557ac02108a5ff497a', operation='INSERT OR UPDATE', pgid='pgtrigger_a_charge_is_what_its_transfers_say_eac8b', table='billing_charge', timing='DEFERRABLE INITIALLY DEFERRED', when='AFTER')),
+        ),
+        pgtrigger.migrations.AddTrigger(
+            model_name='charge',
+            trigger=pgtrigger.compiler.Trigger(name='no_truncate', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_truncate', MESSAGE='No charge is ever deleted', TABLE=TG_TABLE_NAME;", hash='7ee57d428d0e621de97fa56932d6d87d9b75b094', level='STATEMENT', operation='TRUNCATE', pgid='pgtrigger_no_truncate_82a3e', table='billing_charge', when='BEFORE')),
         ),
         migrations.AddConstraint(
             model_name='price',
@@ -208,19 +222,19 @@ class Migration(migrations.Migration):
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='price',
-            trigger=pgtrigger.compiler.Trigger(name='no_update', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_update', MESSAGE='A price is never changed', TABLE=TG_TABLE_NAME;", hash='16ccc067b6a4b11954897ccc64df92060544ebe1', operation='UPDATE', pgid='pgtrigger_no_update_40631', table='billing_price', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='no_update', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_update', MESSAGE='No price is ever changed', TABLE=TG_TABLE_NAME;", hash='7f62ba61aa8c68fd292e3f495050bba7be0d71c1', operation='UPDATE', pgid='pgtrigger_no_update_40631', table='billing_price', when='BEFORE')),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='price',
-            trigger=pgtrigger.compiler.Trigger(name='no_delete', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_delete', MESSAGE='A price is never deleted', TABLE=TG_TABLE_NAME;", hash='f19062af157b4a6622120032b2a7510e107f079b', operation='DELETE', pgid='pgtrigger_no_delete_fbc5f', table='billing_price', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='no_delete', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_delete', MESSAGE='No price is ever deleted', TABLE=TG_TABLE_NAME;", hash='db507d8f98a076aebfd33724121739f1a2ab164a', operation='DELETE', pgid='pgtrigger_no_delete_fbc5f', table='billing_price', when='BEFORE')),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='price',
-            trigger=pgtrigger.compiler.Trigger(name='no_truncate', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_truncate', MESSAGE='A price is never deleted', TABLE=TG_TABLE_NAME;", hash='13a8c856caf750e2d3ae84ca4a2d3f4439000b9e', level='STATEMENT', operation='TRUNCATE', pgid='pgtrigger_no_truncate_04385', table='billing_price', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='no_truncate', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_truncate', MESSAGE='No price is ever deleted', TABLE=TG_TABLE_NAME;", hash='f37be53e586b38dcb2f56ebacb87231192fd4dc7', level='STATEMENT', operation='TRUNCATE', pgid='pgtrigger_no_truncate_04385', table='billing_price', when='BEFORE')),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='price',
-            trigger=pgtrigger.compiler.Trigger(name='no_price_from_the_past', sql=billing.triggers.HardSql(func="IF NEW.effective_from < now() THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_price_from_the_past', MESSAGE='A price never begins in the past', TABLE=TG_TABLE_NAME; END IF; RETURN NEW;", hash='3619cf62545bf9f1d6e4228c9e7eff052f300e91', operation='INSERT', pgid='pgtrigger_no_price_from_the_past_6e54f', table='billing_price', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='no_price_from_the_past', sql=billing.triggers.HardSql(func="IF NEW.effective_from < now() THEN RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_price_from_the_past', MESSAGE='A price never begins in the past', TABLE=TG_TABLE_NAME; END IF; RETURN NEW;", hash='8390b2f98913374579559b08d5c72b0a671eadb0', operation='INSERT', pgid='pgtrigger_no_price_from_the_past_6e54f', table='billing_price', when='BEFORE')),
         ),
         migrations.AddConstraint(
             model_name='usageline',
@@ -230,21 +244,33 @@ class Migration(migrations.Migration):
             model_name='usageline',
             constraint=models.CheckConstraint(condition=models.Q(('billed_amount__gte', 0), ('listed_amount__gte', models.F('billed_amount'))), name='billed_never_exceeds_listed'),
         ),
-        pgtrigger.migrations.AddTrigger(
+        migrations.AddConstraint(
             model_name='usageline',
-            trigger=pgtrigger.compiler.Trigger(name='no_update', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_update', MESSAGE='A usage line is never changed', TABLE=TG_TABLE_NAME;", hash='499caff78e0e0d27b0999371cb05455267b316bb', operation='UPDATE', pgid='pgtrigger_no_update_b3e66', table='billing_usageline', when='BEFORE')),
+            constraint=models.CheckConstraint(condition=models.Q(('listed_amount__lt', Decimal('10000000000000000')), ('quantity__gte', 0), ('quantity__lt', Decimal('1000000000000000000000000'))), name='a_line_lists_a_number'),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='usageline',
-            trigger=pgtrigger.compiler.Trigger(name='no_delete', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_delete', MESSAGE='A usage line is never deleted', TABLE=TG_TABLE_NAME;", hash='e90d66038f980e3b4773120dd10fae1bc30953fe', operation='DELETE', pgid='pgtrigger_no_delete_5cd63', table='billing_usageline', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='no_update', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_update', MESSAGE='No usage line is ever changed', TABLE=TG_TABLE_NAME;", hash='72457bddd4a635c97dcbe69b0d9bbaf58b818b3f', operation='UPDATE', pgid='pgtrigger_no_update_b3e66', table='billing_usageline', when='BEFORE')),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='usageline',
-            trigger=pgtrigger.compiler.Trigger(name='no_truncate', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_truncate', MESSAGE='A usage line is never deleted', TABLE=TG_TABLE_NAME;", hash='e5fb318873a129286e9015e0128185a9a2082300', level='STATEMENT', operation='TRUNCATE', pgid='pgtrigger_no_truncate_c9088', table='billing_usageline', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='no_delete', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_delete', MESSAGE='No usage line is ever deleted', TABLE=TG_TABLE_NAME;", hash='5f3043b3c8aa6c4f4100fafdcbbd2da2ec8e9e4a', operation='DELETE', pgid='pgtrigger_no_delete_5cd63', table='billing_usageline', when='BEFORE')),
+        ),
+        pgtrigger.migrations.AddTrigger(
+            model_name='usageline',
+            trigger=pgtrigger.compiler.Trigger(name='no_truncate', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_truncate', MESSAGE='No usage line is ever deleted', TABLE=TG_TABLE_NAME;", hash='88e66ca967e7a1bb7e37f27b505f07e05cc881a2', level='STATEMENT', operation='TRUNCATE', pgid='pgtrigger_no_truncate_c9088', table='billing_usageline', when='BEFORE')),
         ),
         migrations.AddIndex(
             model_name='transfer',
             index=models.Index(condition=models.Q(('task_id__isnull', False)), fields=['task_id'], name='transfer_task'),
+        ),
+        migrations.AddIndex(
+            model_name='transfer',
+            index=models.Index(condition=models.Q(('usage_line__isnull', False)), fields=['usage_line'], name='transfer_line'),
+        ),
+        migrations.AddConstraint(
+            model_name='transfer',
+            constraint=models.UniqueConstraint(fields=('key',), name='a_key_moves_once'),
         ),
         migrations.AddConstraint(
             model_name='transfer',
@@ -264,6 +290,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='transfer',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('kind__in', ['hold', 'capture', 'release']), _negated=True), ('key', django.db.models.functions.text.Concat('kind', models.Value(':'), django.db.models.functions.comparison.Cast('task_id', models.TextField()), output_field=models.TextField())), _connector='OR'), name='a_task_is_held_captured_and_released_once'),
+        ),
+        migrations.AddConstraint(
+            model_name='transfer',
             constraint=models.CheckConstraint(condition=models.Q(('usage_line__isnull', True), ('kind', 'refund'), _connector='OR'), name='only_a_refund_names_a_line'),
         ),
         migrations.AddConstraint(
@@ -272,18 +302,18 @@ class Migration(migrations.Migration):
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='transfer',
-            trigger=pgtrigger.compiler.Trigger(name='no_update', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_update', MESSAGE='A transfer is never changed', TABLE=TG_TABLE_NAME;", hash='f6134062d191d5ae962381343c971f579955c3c4', operation='UPDATE', pgid='pgtrigger_no_update_c92fb', table='billing_transfer', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='no_update', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_update', MESSAGE='No transfer is ever changed', TABLE=TG_TABLE_NAME;", hash='ddce1f8bc34bf42aae2bdd1db4fae94112bb9258', operation='UPDATE', pgid='pgtrigger_no_update_c92fb', table='billing_transfer', when='BEFORE')),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='transfer',
-            trigger=pgtrigger.compiler.Trigger(name='no_delete', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_delete', MESSAGE='A transfer is never deleted', TABLE=TG_TABLE_NAME;", hash='62597d6f6b3e1b6c1793a5a95a82ab5c9fcccdd9', operation='DELETE', pgid='pgtrigger_no_delete_6acfa', table='billing_transfer', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='no_delete', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_delete', MESSAGE='No transfer is ever deleted', TABLE=TG_TABLE_NAME;", hash='8a77760a628f4178b021366777f43c7031bc0813', operation='DELETE', pgid='pgtrigger_no_delete_6acfa', table='billing_transfer', when='BEFORE')),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='transfer',
-            trigger=pgtrigger.compiler.Trigger(name='no_truncate', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_truncate', MESSAGE='A transfer is never deleted', TABLE=TG_TABLE_NAME;", hash='14c38807be5fd3ac855d880ac8ef4ca4674cb6d8', level='STATEMENT', operation='TRUNCATE', pgid='pgtrigger_no_truncate_37dae', table='billing_transfer', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='no_truncate', sql=billing.triggers.HardSql(func="RAISE EXCEPTION USING ERRCODE='CF001', CONSTRAINT='no_truncate', MESSAGE='No transfer is ever deleted', TABLE=TG_TABLE_NAME;", hash='37c1f26cf3f1ac028be67d09af246d2106318067', level='STATEMENT', operation='TRUNCATE', pgid='pgtrigger_no_truncate_37dae', table='billing_transfer', when='BEFORE')),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='transfer',
-            trigger=pgtrigger.compiler.Trigger(name='a_transfer_moves_the_balances', sql=billing.triggers.HardSql(declare='DECLARE a billing_account%ROWTYPE; this_month date; same_month boolean := false;', func="\n    this_month := date_trunc('month', now() AT TIME ZONE 'utc');\n    IF NEW.kind = 'release' THEN\n        SELECT date_trunc('month', c.created_at AT TIME ZONE 'utc') = this_month INTO same_month\n        FROM billing_charge c WHERE c.task_id = NEW.task_id;\n    END IF;\n    UPDATE billing_account SET\n        granted = granted + CASE WHEN NEW.kind IN ('grant', 'adjustment') THEN NEW.amount ELSE 0 END,\n        available = available + CASE NEW.kind WHEN 'hold' THEN -NEW.amount WHEN 'capture' THEN 0 ELSE NEW.amount END,\n        held = held + CASE WHEN NEW.kind = 'hold' THEN NEW.amount\n            WHEN NEW.kind IN ('capture', 'release') THEN -NEW.amount ELSE 0 END,\n        charged = charged + CASE NEW.kind WHEN 'capture' THEN NEW.amount WHEN 'refund' THEN -NEW.amount ELSE 0 END,\n        account_seq = account_seq + 1,\n        month = this_month,\n        month_spent = greatest(0, CASE WHEN month = this_month THEN month_spent ELSE 0 END\n            + CASE WHEN NEW.kind = 'hold' THEN NEW.amount\n                WHEN NEW.kind = 'release' AND same_month THEN -NEW.amount ELSE 0 END)\n    WHERE id = NEW.account_id RETURNING * INTO a;\n    IF NOT FOUND THEN\n        RAISE EXCEPTION USING ERRCODE='foreign_key_violation', CONSTRAINT='transfer_account', MESSAGE='no such account';\n    END IF;\n    IF a.available < -a.credit_limit AND (NEW.kind = 'hold' OR NEW.amount < 0) THEN\n        RAISE EXCEPTION USING ERRCODE='check_violation', CONSTRAINT='available_never_falls_below_the_credit_limit',\n            MESSAGE='the available credits do not cover this', TABLE='billing_account';\n    END IF;\n    IF NEW.kind = 'hold' AND a.month_spent > a.monthly_cap THEN\n        RAISE EXCEPTION USING ERRCODE='CF004', CONSTRAINT='monthly_cap',\n            MESSAGE='the monthly cap is reached', TABLE='billing_account';\n    END IF;\n    IF NEW.kind = 'hold' THEN\n        INSERT INTO billing_charge (task_id, account_id, held, charged, refunded, created_at)\n        VALUES (NEW.task_id, NEW.account_id, NEW.amount, 0, 0, now());\n    ELSIF NEW.kind IN ('capture', 'release', 'refund') THEN\n        UPDATE billing_charge SET\n            held = held - CASE WHEN NEW.kind = 'refund' THEN 0 ELSE NEW.amount END,\n            charged = charged + CASE WHEN NEW.kind = 'capture' THEN NEW.amount ELSE 0 END,\n            refunded = refunded + CASE WHEN NEW.kind = 'refund' THEN NEW.amount ELSE 0 END\n        WHERE task_id = NEW.task_id AND account_id = NEW.account_id;\n        IF NOT FOUND THEN\n            RAISE EXCEPTION USING ERRCODE='foreign_key_violation', CONSTRAINT='transfer_charge',\n                MESSAGE='this account holds nothing for that task';\n        END IF;\n    END IF;\n    IF NEW.usage_line_id IS NOT NULL AND NOT EXISTS (\n        SELECT 1 FROM billing_usageline l\n        WHERE l.id = NEW.usage_line_id AND l.task_id = NEW.task_id AND l.billed_amount >= NEW.amount\n            + (SELECT coalesce(sum(t.amount), 0) FROM billing_transfer t WHERE t.usage_line_id = l.id)\n    ) THEN\n        RAISE EXCEPTION USING ERRCODE='check_violation', CONSTRAINT='a_line_is_never_refunded_above_its_bill',\n            MESSAGE='the line did not bill that much', TABLE='billing_transfer';\n    END IF;\n    NEW.account_seq := a.account_seq;\n    NEW.granted_after := a.granted;\n    NEW.available_after := a.available;\n    NEW.held_after := a.held;\n    NEW.charged_after := a.charged;\n    NEW.created_at := clock_timestamp();\n    RETURN NEW;\n", hash='089d25f03482f452eede829ad63f04577105cd23', operation='INSERT', pgid='pgtrigger_a_transfer_moves_the_balances_6e02f', table='billing_transfer', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='a_transfer_moves_the_balances', sql=billing.triggers.HardSql(declare='DECLARE a billing_account%ROWTYPE; this_month date; same_month boolean := false; refundable numeric;', func="\n    this_month := date_trunc('month', now() AT TIME ZONE 'utc');\n    IF NEW.kind = 'release' THEN\n        SELECT date_trunc('month', c.created_at AT TIME ZONE 'utc') = this_month INTO same_month\n        FROM billing_charge c WHERE c.task_id = NEW.task_id;\n    ELSIF NEW.kind = 'refund' THEN\n        PERFORM 1 FROM billing_account WHERE id = NEW.account_id FOR NO KEY UPDATE;\n        SELECT c.charged - c.refunded FROM billing_charge c\n        WHERE c.task_id = NEW.task_id AND c.account_id = NEW.account_id INTO refundable;\n        IF NOT FOUND THEN\n            RAISE EXCEPTION USING ERRCODE='foreign_key_violation', CONSTRAINT='transfer_charge',\n                MESSAGE='this account was charged nothing for that task';\n        ELSIF NEW.amount > refundable THEN\n            RAISE EXCEPTION USING ERRCODE='check_violation', CONSTRAINT='refunded_never_exceeds_charged',\n                MESSAGE='a refund never exceeds what was charged and not yet refunded', TABLE='billing_charge';\n        END IF;\n    END IF;\n    UPDATE billing_account SET\n        granted = granted + CASE WHEN NEW.kind IN ('grant', 'adjustment') THEN NEW.amount ELSE 0 END,\n        available = available + CASE NEW.kind WHEN 'hold' THEN -NEW.amount WHEN 'capture' THEN 0 ELSE NEW.amount END,\n        held = held + CASE WHEN NEW.kind = 'hold' THEN NEW.amount\n            WHEN NEW.kind IN ('capture', 'release') THEN -NEW.amount ELSE 0 END,\n        charged = charged + CASE NEW.kind WHEN 'capture' THEN NEW.amount WHEN 'refund' THEN -NEW.amount ELSE 0 END,\n        account_seq = account_seq + 1,\n        month = greatest(month, this_month),\n        month_spent = greatest(0, CASE WHEN month >= this_month THEN month_spent ELSE 0 END\n            + CASE WHEN NEW.kind = 'hold' THEN NEW.amount\n                WHEN NEW.kind = 'release' AND same_month AND month = this_month THEN -NEW.amount ELSE 0 END)\n    WHERE id = NEW.account_id RETURNING * INTO a;\n    IF NOT FOUND THEN\n        RAISE EXCEPTION USING ERRCODE='foreign_key_violation', CONSTRAINT='transfer_account', MESSAGE='no such account';\n    END IF;\n    IF a.available < -a.credit_limit AND (NEW.kind = 'hold' OR NEW.amount < 0) THEN\n        RAISE EXCEPTION USING ERRCODE='check_violation', CONSTRAINT='available_never_falls_below_the_credit_limit',\n            MESSAGE='the available credits do not cover this', TABLE='billing_account';\n    END IF;\n    IF NEW.kind = 'hold' AND a.month_spent > a.monthly_cap THEN\n        RAISE EXCEPTION USING ERRCODE='CF004', CONSTRAINT='monthly_cap',\n            MESSAGE='the monthly cap is reached', TABLE='billing_account';\n    END IF;\n    IF NEW.kind = 'hold' THEN\n        INSERT INTO billing_charge (task_id, account_id, held, charged, refunded, created_at)\n        VALUES (NEW.task_id, NEW.account_id, NEW.amount, 0, 0, now());\n    ELSIF NEW.kind IN ('capture', 'release', 'refund') THEN\n        UPDATE billing_charge SET\n            held = held - CASE WHEN NEW.kind = 'refund' THEN 0 ELSE NEW.amount END,\n            charged = charged + CASE WHEN NEW.kind = 'capture' THEN NEW.amount ELSE 0 END,\n            refunded = refunded + CASE WHEN NEW.kind = 'refund' THEN NEW.amount ELSE 0 END\n        WHERE task_id = NEW.task_id AND account_id = NEW.account_id;\n        IF NOT FOUND THEN\n            RAISE EXCEPTION USING ERRCODE='foreign_key_violation', CONSTRAINT='transfer_charge',\n                MESSAGE='this account holds nothing for that task';\n        END IF;\n    END IF;\n    IF NEW.usage_line_id IS NOT NULL AND NOT EXISTS (\n        SELECT 1 FROM billing_usageline l\n        WHERE l.id = NEW.usage_line_id AND l.task_id = NEW.task_id AND l.billed_amount >= NEW.amount\n            + (SELECT coalesce(sum(t.amount), 0) FROM billing_transfer t WHERE t.usage_line_id = l.id)\n    ) THEN\n        RAISE EXCEPTION USING ERRCODE='check_violation', CONSTRAINT='a_line_is_never_refunded_above_its_bill',\n            MESSAGE='the line did not bill that much', TABLE='billing_transfer';\n    END IF;\n    NEW.account_seq := a.account_seq;\n    NEW.granted_after := a.granted;\n    NEW.available_after := a.available;\n    NEW.held_after := a.held;\n    NEW.charged_after := a.charged;\n    NEW.created_at := clock_timestamp();\n    RETURN NEW;\n", hash='a82e877bcd86d7a4a2524f5ebe877a394341eca8', operation='INSERT', pgid='pgtrigger_a_transfer_moves_the_balances_6e02f', table='billing_transfer', when='BEFORE')),
         ),
     ]

@@ -1,0 +1,100 @@
+"""What the books begin with: charges, lines and a look at every row."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from functools import cache
+from uuid import UUID, uuid4
+
+from django.db import connection, models
+
+from billing import ledger, pricing
+from billing.models import Account, Charge, Price, RateCard, Transfer, UsageLine
+from billing.pricing import UNITS
+
+TABLES = (Account, Transfer, Charge, UsageLine, Price)
+WHY = {"reason": "goodwill", "actor": "operator:ann"}
+
+
+def rates(*prices: tuple[str, str]) -> list[pricing.Rate]:
+    """Rates with price rows behind them: (meter, credits for one unit)."""
+    card = RateCard.objects.create(name=str(uuid4()))
+    rows = [
+        Price.objects.create(rate_card=card, meter=meter, unit=UNITS[meter], credits=Decimal(credits_))
+        for meter, credits_ in prices
+    ]
+    return [pricing.Rate(str(row.pk), row.meter, row.unit, row.unit_size, row.credits) for row in rows]
+
+
+def billed(*amounts: str) -> pricing.Bill:
+    """A bill of these amounts, a line each."""
+    meters = [meter for meter in UNITS if meter != pricing.FLAT][: len(amounts)]
+    usage = dict.fromkeys(meters, Decimal(1))
+    found = rates(*zip(meters, amounts, strict=True))
+    return pricing.bill(usage, found, at_most=sum(map(Decimal, amounts)))
+
+
+def held(account: Account, amount: str) -> UUID:
+    """A task that holds credits."""
+    task_id = uuid4()
+    ledger.hold(account.pk, Decimal(amount), task_id=task_id)
+    return task_id
+
+
+def charged(account: Account, *amounts: str, of: str | None = None) -> UUID:
+    """A task that was billed these lines; `of` is what it held, if more."""
+    bill = billed(*amounts)
+    hold = Decimal(of) if of else bill.charged
+    task_id = held(account, str(hold))
+    ledger.settle(account.pk, bill, task_id=task_id, held=hold, credits_per_usd=Decimal(1000))
+    return task_id
+
+
+def line_ids(task_id: UUID) -> list[int]:
+    return list(UsageLine.objects.filter(task_id=task_id).order_by("position").values_list("pk", flat=True))
+
+
+def charge(task_id: UUID) -> dict[str, Decimal]:
+    return Charge.objects.values("held", "charged", "refunded").get(pk=task_id)
+
+
+def every_row() -> dict[str, list[str]]:
+    """Every row of the books, as text: two equal looks say that nothing changed."""
+    with connection.cursor() as cursor:
+        return {model.__name__: _rows(cursor, model) for model in TABLES}
+
+
+def _rows(cursor, model: type[models.Model]) -> list[str]:
+    cursor.execute(f"SELECT t::text FROM {model._meta.db_table} t ORDER BY 1")
+    return [row for (row,) in cursor.fetchall()]
+
+
+def at_once(count: int, act: Callable[[int], object]) -> list[object]:
+    """What `act(0)` to `act(count - 1)` return or raise, each in a thread and a session of its own, begun together."""
+    together = threading.Barrier(count)
+
+    def one(number: int) -> object:
+        try:
+            connection.ensure_connection()
+            together.wait(10)
+            return act(number)
+        except Exception as error:
+            return error
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def guards() -> Iterator[str]:
+    """The name of every trigger of ours."""
+    yield from _guards()
+
+
+@cache
+def _guards() -> list[str]:
+    import pgtrigger
+
+    return [trigger.get_pgid(model) for model, trigger in pgtrigger.registered()]
