@@ -11,9 +11,12 @@ embedded.ensure()
 # A broker and cache of their own, so that tests and a running service do not take each other's messages.
 os.environ.setdefault("REDIS_URL", embedded.redis_url(embedded.layout()).replace("db=0", "db=9"))
 
+import django  # noqa: E402
 import pgtrigger  # noqa: E402
 import pytest  # noqa: E402
 from django.db.backends.postgresql.operations import DatabaseOperations  # noqa: E402
+
+django.setup()
 
 
 def _guards(action: str) -> list[str]:
