@@ -35,6 +35,8 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_BACKOFF_SECONDS = 600
+# How often a claim looks again after somebody else was faster; the sweeper makes up for one that gave up.
+RACES = 8
 RESOLUTIONS = {
     ErrorCode.CAPABILITY_ERROR: (RunStatus.FAILED, Resolved.FAILED),
     ErrorCode.INVALID_INPUT: (RunStatus.EXCEPTION, Resolved.MALFORMED_PAYLOAD),
@@ -99,13 +101,18 @@ class Locked:
 
 
 def claim(queue: str, *, worker: str) -> Claim | None:
-    """Take the next eligible task of a queue, or None: nothing is eligible, or a race was lost."""
+    """Take the next eligible task of a queue, or None: nothing is eligible, or every race was lost."""
     token = uuid4()
     lease = settings.LEASE_SECONDS
     params = {"queue": queue, "worker": worker, "token": token, "lease": lease, "progress": Jsonb(NO_PROGRESS)}
-    with transaction.atomic(durable=True):
-        row = one(load("claim"), params)
-    return Claim(token, *row) if row else None
+    for _ in range(RACES):
+        with transaction.atomic(durable=True):
+            row = one(load("claim"), params)
+        if row is None:
+            return None
+        if row[0]:
+            return Claim(token, *row)
+    return None
 
 
 def renew(token: UUID) -> bool:

@@ -11,11 +11,11 @@ from django.db import DatabaseError, transaction
 
 from billing import ledger
 from billing.credentials import issue_key, open_account
-from billing.models import Account, Price, RateCard
+from billing.models import Account, Charge, Price, RateCard, Transfer
 from billing.pricing import FLAT, UNITS
 from tasks import lifecycle
-from tasks.models import Deployment, Task
-from tasks.statuses import ErrorCode, Status
+from tasks.models import Deployment, Task, TaskEvent
+from tasks.statuses import FINAL, UNFINISHED, ErrorCode, Status
 from tasks.submission import Request
 
 _numbers = itertools.count(1)
@@ -88,6 +88,23 @@ def task_that_is(status: Status, **fields) -> Task:
     task.refresh_from_db()
     task.claimed = claimed
     return task
+
+
+def assert_sound(of: Account) -> None:
+    """Counters equal the rows, the buckets add up, and each final task ended once and holds nothing."""
+    of = Account.objects.get(pk=of.pk)
+    tasks = list(of.tasks.all())
+    final = {task.pk for task in tasks if task.status in FINAL}
+    ends = TaskEvent.objects.filter(task__account=of, type__in=[f"task.{status}" for status in FINAL])
+    charges = Charge.objects.filter(account=of)
+    assert of.running == sum(task.status == Status.RUNNING for task in tasks)
+    assert of.pending == sum(task.status in UNFINISHED for task in tasks)
+    assert sorted(ends.values_list("task_id", flat=True)) == sorted(final)
+    assert not charges.filter(task_id__in=final).exclude(held=0).exists()
+    assert of.granted == of.available + of.held + of.charged
+    assert of.held == sum(charge.held for charge in charges)
+    assert of.charged == sum(charge.charged - charge.refunded for charge in charges)
+    assert of.account_seq == Transfer.objects.filter(account=of).count()
 
 
 @contextmanager
