@@ -28,7 +28,7 @@ class Interrupted(KeyboardInterrupt):
 _armed: "Watch | None" = None
 
 
-def _on_signal(_signum: int, _frame: object) -> None:
+def _on_signal(*_: object) -> None:
     if _armed is not None and _armed.pending:
         why, _armed.pending = _armed.pending, None
         raise Interrupted(why)
@@ -60,6 +60,7 @@ class Watch:
         try:
             try:
                 _armed = self
+                _on_signal()  # who asked before we were armed was not heard
                 return work(*args)
             finally:
                 _armed = None

@@ -11,9 +11,10 @@ from tasks.capabilities import CapabilityError, Result, capability
 
 
 class WorkInput(serializers.Serializer):
-    """`how`: return, sleep, busy, swallow, crash, die, refuse, later, exit."""
+    """`how`: return, sleep, busy, swallow, crash, die, refuse, later; `attempts`: how many runs do so, None for all."""
 
     how = serializers.CharField(default="return")
+    attempts = serializers.IntegerField(default=None, allow_null=True)
     seconds = serializers.FloatField(default=0)
     output = serializers.JSONField(default=None)
     usage = serializers.DictField(default=dict)
@@ -36,7 +37,8 @@ class Work:
                 witness.write(f"{os.getpid()}\n")
         if input["text"]:
             context.emit(input["text"], input["usage"])
-        getattr(self, input["how"].replace("return", "ret"))(input)
+        if input["attempts"] is None or context.attempt <= input["attempts"]:
+            getattr(self, input["how"].replace("return", "ret"))(input)
         return Result(input["output"], input["usage"])
 
     def ret(self, input):

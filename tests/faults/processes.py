@@ -1,0 +1,117 @@
+"""Real workers and sweepers, in processes of their own on the test's database and broker."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from django.conf import settings
+from django.db import connection
+
+HASTE = {
+    "LEASE_SECONDS": "2",
+    "HEARTBEAT_SECONDS": "0.3",
+    "SWEEP_SECONDS": "0.2",
+    "RETRY_BACKOFF_SECONDS": "0.1",
+    "INTERRUPT_GRACE_SECONDS": "1",
+}
+
+
+def environment(**more: str) -> dict[str, str]:
+    """What a process needs to work on the test's database and broker, with short times."""
+    return {
+        **os.environ,
+        "DATABASE_URL": database_url(),
+        "SECRET_KEY": settings.SECRET_KEY,
+        "ENCRYPTION_KEYS": ",".join(settings.ENCRYPTION_KEYS),
+        **HASTE,
+        **more,
+    }
+
+
+def database_url() -> str:
+    at = connection.settings_dict
+    user = quote(at["USER"]) + (f":{quote(at['PASSWORD'])}" if at["PASSWORD"] else "")
+    where = {name: at[name.upper()] for name in ("host", "port") if at[name.upper()]}
+    return f"postgres://{user}@/{at['NAME']}?{urlencode(where)}"
+
+
+class Crew:
+    """The processes of a test. Each leads a group of its own, so that it is ended with its children and nobody else."""
+
+    def __init__(self, folder: Path, **more: str) -> None:
+        self.folder, self.environment = folder, environment(**more)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def worker(self, queue: str, *, children: int = 1) -> subprocess.Popen[bytes]:
+        """A Celery worker of this queue; it takes messages that were sent before it is ready."""
+        options = [
+            "-P",
+            "prefork",
+            "-c",
+            str(children),
+            "-Q",
+            queue,
+            "-l",
+            "WARNING",
+            "-n",
+            f"{queue}-{os.getpid()}@%h",
+        ]
+        quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        return self._start("-m", "celery", "-A", "config", "worker", *options, *quiet)
+
+    def sweeper(self) -> subprocess.Popen[bytes]:
+        return self._start("manage.py", "sweep")
+
+    def dismiss(self) -> None:
+        """End every process of ours, with its children, at once."""
+        for process in self.processes:
+            kill_group(process)
+
+    def said(self) -> str:
+        """What the processes wrote: for the reader of a failure."""
+        return "\n".join(f"{log.name}:\n{log.read_text()[-3000:]}" for log in sorted(self.folder.glob("*.log")))
+
+    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+        log = self.folder / f"{len(self.processes)}-{words[1].replace('celery', 'worker')}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=settings.BASE_DIR,
+                env=self.environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """kill -9 a process of ours with its children."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(10)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def until(look: Callable[[], Any], *, within: float = 15) -> Any:
+    """What `look` sees as soon as it is true."""
+    deadline = time.monotonic() + within
+    while not (seen := look()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s: {look}")
+        time.sleep(0.03)
+    return seen

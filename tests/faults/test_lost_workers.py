@@ -1,0 +1,79 @@
+"""Workers that are killed: the task is retried by another, charged once, or given up when it kills each of them."""
+
+import os
+import signal
+
+import pytest
+from django.db import connection
+
+from tasks.models import Task
+from tests.builders import account, assert_sound, buckets, deployment, submit
+from tests.faults.processes import kill_group, until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def sweeper(crew):
+    """Swept from the beginning; ended before the tables are flushed."""
+    process = crew.sweeper()
+    yield process
+    kill_group(process)
+
+
+def ended(task, *, within=20):
+    return until(lambda: Task.objects.filter(pk=task.pk, completed_at__isnull=False).first(), within=within)
+
+
+def runs(task):
+    return list(task.runs.order_by("number").values_list("status", "reason_resolved", "reason_created"))
+
+
+def sleeper(witness, **more):
+    return {"how": "sleep", "seconds": 60, "attempts": 1, "output": "done", "witness": str(witness), **more}
+
+
+def test_the_task_of_a_killed_child_is_retried_and_charged_once(crew, witness):
+    worker = crew.worker("child")
+    task = submit(to=deployment(queue="child"), input=sleeper(witness))
+    (child,) = until(witness.pids)
+
+    os.kill(child, signal.SIGKILL)
+    task = ended(task)
+
+    assert (task.status, task.output, task.attempt, task.retries_left) == ("succeeded", "done", 2, 1)
+    assert runs(task) == [("exception", "claim_expired", "scheduled"), ("succeeded", "completed", "retry")]
+    assert buckets(task.account) == {"available": 9, "held": 0, "charged": 1}
+    assert worker.poll() is None
+    assert_sound(task.account)
+
+
+def test_the_task_of_a_killed_worker_is_retried_by_another(crew, witness):
+    worker = crew.worker("whole")
+    task = submit(to=deployment(queue="whole"), input=sleeper(witness))
+    until(witness.pids)
+
+    kill_group(worker)
+    crew.worker("whole")
+    task = ended(task)
+
+    assert (task.status, task.attempt) == ("succeeded", 2)
+    assert runs(task)[0] == ("exception", "claim_expired", "scheduled")
+    assert len(set(witness.pids())) == 2
+    assert buckets(task.account) == {"available": 9, "held": 0, "charged": 1}
+
+
+def test_a_task_that_kills_its_workers_is_given_up_for_nothing(crew, witness):
+    crew.worker("poison")
+    of, to = account(), deployment(queue="poison", max_retries=1)
+    task = submit(of, to, input={"how": "die", "witness": str(witness)})
+    task = ended(task)
+
+    after = ended(submit(of, to))
+
+    assert (task.status, task.error["code"]) == ("failed", "worker_lost")
+    assert [resolved for _, resolved, _ in runs(task)] == ["claim_expired"] * 2
+    assert len(set(witness.pids())) == 2
+    assert after.status == "succeeded"
+    assert buckets(of) == {"available": 9, "held": 0, "charged": 1}
+    assert_sound(of)
