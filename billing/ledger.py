@@ -52,11 +52,6 @@ def hold(account_id: UUID, amount: Decimal, *, task_id: UUID) -> Transfer:
     return _post(account_id, "hold", amount, task_id=task_id, key=f"hold:{task_id}")
 
 
-def capture(account_id: UUID, amount: Decimal, *, task_id: UUID) -> Transfer:
-    """Charge part or all of what a task holds."""
-    return _post(account_id, "capture", amount, task_id=task_id, key=f"capture:{task_id}")
-
-
 def release(account_id: UUID, amount: Decimal, *, task_id: UUID) -> Transfer:
     """Give back what a task holds and was not charged."""
     return _post(account_id, "release", amount, task_id=task_id, key=f"release:{task_id}")
@@ -70,7 +65,10 @@ def refund(
 
 
 def settle(account_id: UUID, bill: pricing.Bill, *, task_id: UUID, held: Decimal, credits_per_usd: Decimal) -> None:
-    """Write the lines of a bill, capture its sum and release the rest of the hold, in one statement."""
+    """Write the lines of a bill, capture its sum and release the rest of the hold, in one statement.
+
+    Nothing else captures: what is charged always has its lines.
+    """
     lines = [_line_row(position, line, credits_per_usd) for position, line in enumerate(bill.lines)]
     if lines or held:
         _execute(

@@ -1,19 +1,20 @@
 """What the books begin with: charges, lines and a look at every row."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from functools import cache
 from uuid import UUID, uuid4
 
-from django.db import connection, models
+from django.db import connection
+from uuid_utils.compat import uuid7
 
 from billing import ledger, pricing
 from billing.models import Account, Charge, Price, RateCard, Transfer, UsageLine
 from billing.pricing import UNITS
 
 TABLES = (Account, Transfer, Charge, UsageLine, Price)
+EMPTY = pricing.Bill((), Decimal(0), cut=False)
 WHY = {"reason": "goodwill", "actor": "operator:ann"}
 
 
@@ -36,8 +37,8 @@ def billed(*amounts: str) -> pricing.Bill:
 
 
 def held(account: Account, amount: str) -> UUID:
-    """A task that holds credits."""
-    task_id = uuid4()
+    """A task that holds credits; a later one has a greater id."""
+    task_id = uuid7()
     ledger.hold(account.pk, Decimal(amount), task_id=task_id)
     return task_id
 
@@ -47,8 +48,12 @@ def charged(account: Account, *amounts: str, of: str | None = None) -> UUID:
     bill = billed(*amounts)
     hold = Decimal(of) if of else bill.charged
     task_id = held(account, str(hold))
-    ledger.settle(account.pk, bill, task_id=task_id, held=hold, credits_per_usd=Decimal(1000))
+    settle(account, task_id, bill, held=str(hold))
     return task_id
+
+
+def settle(account: Account, task_id: UUID, bill: pricing.Bill, *, held: str) -> None:
+    ledger.settle(account.pk, bill, task_id=task_id, held=Decimal(held), credits_per_usd=Decimal(1000))
 
 
 def line_ids(task_id: UUID) -> list[int]:
@@ -59,15 +64,16 @@ def charge(task_id: UUID) -> dict[str, Decimal]:
     return Charge.objects.values("held", "charged", "refunded").get(pk=task_id)
 
 
-def every_row() -> dict[str, list[str]]:
+def every_row() -> dict[str, list[tuple]]:
     """Every row of the books, as text: two equal looks say that nothing changed."""
+    return {model.__name__: run_sql(f"SELECT t::text FROM {model._meta.db_table} t ORDER BY 1") for model in TABLES}
+
+
+def run_sql(statement: str) -> list[tuple]:
+    """What the statement answers with, if it answers."""
     with connection.cursor() as cursor:
-        return {model.__name__: _rows(cursor, model) for model in TABLES}
-
-
-def _rows(cursor, model: type[models.Model]) -> list[str]:
-    cursor.execute(f"SELECT t::text FROM {model._meta.db_table} t ORDER BY 1")
-    return [row for (row,) in cursor.fetchall()]
+        cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else []
 
 
 def at_once(count: int, act: Callable[[int], object]) -> list[object]:
@@ -86,15 +92,3 @@ def at_once(count: int, act: Callable[[int], object]) -> list[object]:
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(one, range(count)))
-
-
-def guards() -> Iterator[str]:
-    """The name of every trigger of ours."""
-    yield from _guards()
-
-
-@cache
-def _guards() -> list[str]:
-    import pgtrigger
-
-    return [trigger.get_pgid(model) for model, trigger in pgtrigger.registered()]

@@ -3,10 +3,11 @@
 import uuid
 from decimal import Decimal
 
+import pgtrigger
 import pytest
 
 from billing.models import Account, Transfer
-from tests.billing.builders import charged, every_row, guards, held, line_ids
+from tests.billing.builders import charged, every_row, held, line_ids
 from tests.billing.psql import psql
 from tests.builders import account, submit
 
@@ -148,7 +149,7 @@ def scene() -> dict[str, object]:
         "new": uuid.uuid4(),
         "nobody": uuid.uuid4(),
         "taken": Transfer.objects.filter(account=mine).earliest("pk").key,
-        "guards": ",".join(guards()),
+        "guards": ",".join(trigger.get_pgid(model) for model, trigger in pgtrigger.registered()),
     }
 
 

@@ -5,10 +5,10 @@ from uuid import uuid4
 
 import pytest
 
-from billing import ledger
+from billing import audit, ledger
 from billing.exceptions import InsufficientBalance, RefundTooLarge, SpendCapReached
 from billing.models import Transfer
-from tests.billing.builders import WHY, at_once, charge, charged, held, line_ids
+from tests.billing.builders import EMPTY, WHY, at_once, billed, charge, charged, held, line_ids, settle
 from tests.builders import account, buckets
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -83,15 +83,15 @@ def test_of_two_refunds_that_exceed_a_line_one_is_refused():
     assert charge(task_id)["refunded"] == 3
 
 
-def test_a_capture_and_a_release_of_the_same_hold_are_one():
+def test_of_eight_ends_of_a_task_one_settles():
     mine = account("10")
-    task_id = held(mine, "10")
-    verbs = [ledger.capture, ledger.release]
+    task_id, bill = held(mine, "10"), billed("6")
 
-    results = at_once(8, lambda n: verbs[n % 2](mine.pk, Decimal(10), task_id=task_id))
+    results = at_once(8, lambda n: settle(mine, task_id, bill if n % 2 else EMPTY, held="10"))
 
-    assert len({result.pk for result in results if isinstance(result, Transfer)}) == 1
+    assert results.count(None) == 1
     assert charge(task_id)["held"] == 0
+    assert audit.run().broken == []
 
 
 def test_grants_and_adjustments_of_many_accounts_do_not_wait_for_ever():
