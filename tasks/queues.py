@@ -1,6 +1,8 @@
 """The queues' wake-ups. A message names a queue, not a task; one too many finds nothing, one too few is made up for."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 
 import redis
@@ -8,6 +10,7 @@ from celery import current_app
 from django.conf import settings
 from django.db import transaction
 from kombu import Connection
+from kombu.exceptions import KombuError
 from kombu.pools import producers
 
 from billing.statements import one
@@ -24,8 +27,10 @@ DOORS = {CALLBACKS_QUEUE: "tasks.jobs.deliver_due"}
 
 
 def wake(queue: str) -> None:
-    """Tell a worker of this queue to look, unless enough messages wait. A dead broker is only logged."""
-    top_up(queue, 1)
+    """Tell a worker of this queue to look, unless enough messages wait."""
+    with _whatever_the_broker_does(queue):
+        if depth(queue) < _limit(queue):
+            _send(queue, 1)
 
 
 def wake_on_commit(queue: str) -> None:
@@ -33,19 +38,10 @@ def wake_on_commit(queue: str) -> None:
     transaction.on_commit(partial(wake, queue), robust=True)
 
 
-def top_up(queue: str, wanted: int) -> None:
-    """Make `wanted` more messages wait, as far as the queue's limit allows."""
-    try:
-        room = _limit(queue) - depth(queue)
-        for _ in range(min(wanted, room)):
-            _send(queue)
-    except (OSError, redis.RedisError, current_app.connection_for_write().connection_errors) as error:
-        logger.warning("wake-up not sent", extra={"queue": queue, "error": repr(error)})
-
-
 def fill(queue: str, eligible: int) -> None:
     """Make as many messages wait as there is eligible work, within the queue's limit."""
-    top_up(queue, eligible - depth(queue))
+    with _whatever_the_broker_does(queue):
+        _send(queue, min(eligible, _limit(queue)) - depth(queue))
 
 
 def depth(queue: str) -> int:
@@ -53,16 +49,28 @@ def depth(queue: str) -> int:
     return _client().llen(queue)
 
 
+@contextmanager
+def _whatever_the_broker_does(queue: str) -> Iterator[None]:
+    """A dead broker is only logged: the rows wait, and the sweeper fills the queue when it is back."""
+    try:
+        yield
+    except (OSError, redis.RedisError, KombuError) as error:
+        logger.warning("wake-up not sent", extra={"queue": queue, "error": repr(error)})
+
+
 def _limit(queue: str) -> int:
     return WAITING_CALLBACKS if queue == CALLBACKS_QUEUE else WAITING
 
 
-def _send(queue: str) -> None:
+def _send(queue: str, messages: int) -> None:
+    if messages <= 0:
+        return
     door = DOORS.get(queue, "tasks.jobs.run_next")
     args = [] if queue in DOORS else [queue]
     options = {"queue": queue, "retry": False, "ignore_result": True, "time_limit": _time_limit(queue)}
     with producers[_connection()].acquire(block=True) as producer:
-        current_app.send_task(door, args=args, producer=producer, **options)
+        for _ in range(messages):
+            current_app.send_task(door, args=args, producer=producer, **options)
 
 
 def _time_limit(queue: str) -> int:

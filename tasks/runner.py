@@ -13,6 +13,7 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import Any
 
+from billiard.common import terminate_handler_fired
 from django.db import InterfaceError, OperationalError, connection
 from structlog.contextvars import bound_contextvars
 
@@ -67,28 +68,37 @@ def _work(claimed: Claim) -> Callable[[], None]:
         if interrupted.why == "lost":
             return partial(logger.info, "lease lost")
         return _out_of_time(claimed)
-    except SystemExit:
+    except SystemExit as error:
         connection.close()
-        return partial(
-            lifecycle.retry,
-            claimed,
-            code=ErrorCode.WORKER_LOST,
-            message="The worker was shut down.",
-            resolved=Resolved.WORKER_SHUTDOWN,
-            spend=0,
-        )
+        return _given_back(claimed) if terminate_handler_fired() else _crashed(claimed, error)
     except LeaseLost:
         return partial(logger.info, "lease lost")
     except Invalid as error:
         return partial(lifecycle.fail, claimed, code=ErrorCode.INVALID_INPUT, message=error.message)
     except CapabilityError as error:
         return _refused(claimed, error)
-    except Exception:
-        logger.exception("a capability crashed")
+    except Exception as error:
         connection.close()
-        return partial(
-            lifecycle.fail, claimed, code=ErrorCode.CAPABILITY_ERROR, message="The capability ended unexpectedly."
-        )
+        return _crashed(claimed, error)
+
+
+def _given_back(claimed: Claim) -> Callable[[], None]:
+    """Our own shutdown spends no retry."""
+    return partial(
+        lifecycle.retry,
+        claimed,
+        code=ErrorCode.WORKER_LOST,
+        message="The worker was shut down.",
+        resolved=Resolved.WORKER_SHUTDOWN,
+        spend=0,
+    )
+
+
+def _crashed(claimed: Claim, error: BaseException) -> Callable[[], None]:
+    logger.error("a capability crashed", exc_info=error)
+    return partial(
+        lifecycle.fail, claimed, code=ErrorCode.CAPABILITY_ERROR, message="The capability ended unexpectedly."
+    )
 
 
 def _out_of_time(claimed: Claim) -> Callable[[], None]:
@@ -189,7 +199,7 @@ def exact(usage: Mapping[str, int | Decimal]) -> dict[str, Decimal]:
         quantities = {meter: Decimal(str(quantity)).quantize(Decimal("0.000001")) for meter, quantity in usage.items()}
     except InvalidOperation as error:
         raise CapabilityError("The capability reported usage that is no number.") from error
-    if any(quantity < 0 or quantity >= 10**18 for quantity in quantities.values()):
+    if not all(quantity.is_finite() and 0 <= quantity < 10**18 for quantity in quantities.values()):
         raise CapabilityError("The capability reported usage that is out of range.")
     return {meter: quantity.normalize() for meter, quantity in quantities.items()}
 

@@ -13,6 +13,8 @@ from urllib.parse import quote, urlencode
 from django.conf import settings
 from django.db import connection
 
+from tasks.models import Task
+
 HASTE = {
     "LEASE_SECONDS": "2",
     "HEARTBEAT_SECONDS": "0.3",
@@ -97,6 +99,16 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(10)
+
+
+def ended(task: Task, *, within: float = 20) -> Task:
+    """The task, as soon as it is final."""
+    return until(lambda: Task.objects.filter(pk=task.pk, completed_at__isnull=False).first(), within=within)
+
+
+def runs(task: Task) -> list[tuple[str, str]]:
+    """How each run of the task ended, and why."""
+    return list(task.runs.order_by("number").values_list("status", "reason_resolved"))
 
 
 def alive(pid: int) -> bool:

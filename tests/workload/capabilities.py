@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import time
+from decimal import Decimal
 
 from rest_framework import serializers
 
@@ -11,7 +13,10 @@ from tasks.capabilities import CapabilityError, Result, capability
 
 
 class WorkInput(serializers.Serializer):
-    """`how`: return, sleep, busy, swallow, crash, die, refuse, later; `attempts`: how many runs do so, None for all."""
+    """`how`: return, sleep, busy, swallow, crash, quit, die, refuse, later, odd (`output` says how).
+
+    `attempts`: how many runs do so before one returns; None for all.
+    """
 
     how = serializers.CharField(default="return")
     attempts = serializers.IntegerField(default=None, allow_null=True)
@@ -21,6 +26,29 @@ class WorkInput(serializers.Serializer):
     bound = serializers.DictField(default=None, allow_null=True)
     text = serializers.CharField(default="", allow_blank=True)
     witness = serializers.CharField(default="", allow_blank=True)
+
+
+ODD = {
+    "no result": {"output": 1},
+    "a set": Result({1, 2}),
+    "an object": Result(object()),
+    "no number": Result(float("nan")),
+    "infinity": Result(float("inf")),
+    "a NUL": Result({"text": ["a\x00b"]}),
+    "a NUL in a key": Result({"\x00": 1}),
+    "a lone surrogate": Result("\ud800"),
+    "a megabyte and one": Result("x" * (2**20 - 1)),
+    "a ring": Result(ring := [1]),
+    "a long number": Result(10**5000),
+    "undeclared": Result(None, {"bananas": 1}),
+    "the flat price": Result(None, {"task": 2}),
+    "NaN used": Result(None, {"characters": Decimal("NaN")}),
+    "infinity used": Result(None, {"characters": float("inf")}),
+    "less than nothing used": Result(None, {"characters": -1}),
+    "more than there is used": Result(None, {"characters": 10**18}),
+    "words used": Result(None, {"characters": "many"}),
+}
+ring.append(ring)
 
 
 @capability("test.work", meters=METERS)
@@ -37,6 +65,8 @@ class Work:
                 witness.write(f"{os.getpid()}\n")
         if input["text"]:
             context.emit(input["text"], input["usage"])
+        if input["how"] == "odd":
+            return ODD[input["output"]]
         if input["attempts"] is None or context.attempt <= input["attempts"]:
             getattr(self, input["how"].replace("return", "ret"))(input)
         return Result(input["output"], input["usage"])
@@ -61,6 +91,9 @@ class Work:
 
     def crash(self, input):
         raise RuntimeError("out of cheese")
+
+    def quit(self, input):
+        sys.exit(3)
 
     def die(self, input):
         os.kill(os.getpid(), signal.SIGKILL)

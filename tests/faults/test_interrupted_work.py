@@ -1,0 +1,112 @@
+"""Work of real prefork workers is stopped when its task has ended; its worker goes on."""
+
+import time
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.utils.timezone import now
+
+from tasks import lifecycle
+from tests.builders import account, assert_sound, buckets, deployment, submit
+from tests.faults.processes import HASTE, alive, ended, runs, until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+QUEUE = "stop"
+HEARTBEAT, GRACE = float(HASTE["HEARTBEAT_SECONDS"]), float(HASTE["INTERRUPT_GRACE_SECONDS"])
+# Two heartbeats, and what a machine of two busy cores may add.
+SOON = 2 * HEARTBEAT + 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def worker(crew):
+    return crew.worker(QUEUE)
+
+
+@pytest.fixture
+def to():
+    return deployment(queue=QUEUE, max_retries=0)
+
+
+def work(how, witness, **more):
+    return {"how": how, "seconds": 60, "witness": str(witness), **more}
+
+
+def seconds_until_the_next_is_served(to):
+    """A task that waits behind the stopped one shows when the worker is free."""
+    started = time.monotonic()
+    assert ended(submit(to=to)).status == "succeeded"
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("how", ["sleep", "busy"])
+def test_cancel_stops_the_work_and_its_process_serves_the_next_task(how, witness, to):
+    task = submit(to=to, input=work(how, witness))
+    (child,) = until(witness.pids)
+
+    lifecycle.cancel(task.pk, by="operator:ann", reason="enough")
+
+    assert seconds_until_the_next_is_served(to) < SOON
+    ended(submit(to=to, input=work("return", witness, seconds=0)))
+    assert witness.pids() == [child, child]
+    assert runs(task) == [("exception", "canceled")]
+    assert buckets(task.account) == {"available": 10, "held": 0, "charged": 0}
+
+
+def test_work_that_does_not_yield_ends_with_its_process(witness, to):
+    task = submit(to=to, input=work("swallow", witness))
+    (child,) = until(witness.pids)
+
+    lifecycle.cancel(task.pk, by="operator:ann")
+
+    until(lambda: not alive(child), within=GRACE + SOON)
+    ended(submit(to=to, input=work("return", witness, seconds=0)))
+    assert witness.pids()[1] != child
+    assert_sound(task.account)
+
+
+def test_a_run_that_takes_too_long_times_out(witness, to):
+    task = submit(to=to, timeout=1, input=work("sleep", witness))
+    until(witness.pids)
+
+    task = ended(task, within=1 + SOON)
+
+    assert (task.status, task.error["code"]) == ("failed", "timeout")
+    assert runs(task) == [("failed", "timeout")]
+    assert buckets(task.account) == {"available": 10, "held": 0, "charged": 0}
+
+
+def test_a_run_ends_at_the_deadline(witness, to):
+    task = submit(to=to, deadline=now() + timedelta(seconds=1), input=work("busy", witness))
+
+    task = ended(task, within=1 + SOON)
+
+    assert (task.status, task.error["code"]) == ("failed", "deadline_exceeded")
+    assert task.completed_at - task.deadline < timedelta(seconds=SOON)
+    assert runs(task) == [("exception", "deadline_exceeded")]
+
+
+def test_what_was_streamed_until_the_cancel_is_charged_where_the_quote_says_so(witness):
+    of = account()
+    to = deployment(queue=QUEUE, prices=[("characters", "0.5"), ("task", "2")], bills_partial_output=True)
+    usage = {"bound": {"characters": 8}, "usage": {"characters": 3}, "text": "abc"}
+    task = submit(of, to, input=work("sleep", witness, **usage))
+    until(lambda: task.runs.get().partial_text)
+
+    lifecycle.cancel(task.pk, by="api_key:test")
+    task.refresh_from_db()
+
+    assert (task.output, task.usage) == ("abc", {"characters": "3"})
+    assert buckets(of) == {"available": Decimal("8.5"), "held": 0, "charged": Decimal("1.5")}
+    assert seconds_until_the_next_is_served(to) < SOON
+    assert_sound(of)
+
+
+def test_a_crash_leaves_the_worker_to_the_next_task(witness, to):
+    task = ended(submit(to=to, input=work("crash", witness)))
+
+    ended(submit(to=to, input=work("return", witness, seconds=0)))
+
+    assert (task.status, task.error["code"]) == ("failed", "capability_error")
+    assert len(set(witness.pids())) == 1
