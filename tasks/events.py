@@ -1,5 +1,6 @@
 """A task's timeline: written in the transaction of what it tells."""
 
+from datetime import UTC
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -16,9 +17,24 @@ RETURNING seq
 
 
 def record(task_id: UUID, type_: str, *, actor: str, **data: object) -> int | None:
-    """Write an event with the task's next `seq`; returns that seq, or None when the task is gone."""
+    """Write an event with the task's next `seq`; returns that seq, or None when the task is gone.
+
+    What stands under `private` is shown to operators only.
+    """
     row = one(RECORD, {"id": task_id, "type": type_, "data": Jsonb(data), "actor": actor})
     return row[0] if row else None
+
+
+def public(event: TaskEvent) -> dict[str, object]:
+    """The event as the account's keys see it: the kind of the actor, and nothing under `private`."""
+    return {
+        "object": "event",
+        "seq": event.seq,
+        "type": event.type,
+        "created_at": event.created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "actor": event.actor.partition(":")[0],
+        "data": {name: value for name, value in event.data.items() if name != "private"},
+    }
 
 
 def follow(task_id: UUID, *, after: int = 0, limit: int = 100) -> list[TaskEvent]:

@@ -1,0 +1,69 @@
+"""Bearer keys: who is calling, and what the key may do."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from billing.credentials import digest
+from billing.statements import one
+from tasks.api.errors import AccountDisabled, InsufficientScope, InvalidApiKey, Unauthorized
+from tasks.sql import load
+
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The key behind a request, and its account."""
+
+    account_id: UUID
+    api_key_id: UUID
+    prefix: str
+    scopes: list[str]
+    is_active: bool
+    is_authenticated = True
+
+    @property
+    def actor(self) -> str:
+        return f"api_key:{self.prefix}"
+
+
+class BearerAuthentication(BaseAuthentication):
+    """`Authorization: Bearer cf_...`. Raises Unauthorized, InvalidApiKey or AccountDisabled."""
+
+    def authenticate(self, request: Request) -> tuple[Caller, None]:
+        row = one(load("caller"), {"digest": digest_of(request)})
+        if row is None:
+            raise InvalidApiKey
+        caller = Caller(*row)
+        if not caller.is_active:
+            raise AccountDisabled
+        return caller, None
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class HasScope(BasePermission):
+    """Reading needs `tasks:read`, everything else `tasks:write`."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        needed = "tasks:read" if request.method in SAFE else "tasks:write"
+        if needed not in request.user.scopes:
+            raise InsufficientScope(f"This API key lacks the scope {needed}.")
+        return True
+
+
+def digest_of(request: Request) -> str:
+    """The digest of the request's key. Raises Unauthorized without one, InvalidApiKey when it cannot be one."""
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    secret = secret.strip()
+    if scheme.lower() != "bearer" or not secret:
+        raise Unauthorized
+    if not secret.isascii():
+        raise InvalidApiKey
+    return digest(secret)

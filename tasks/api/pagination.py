@@ -1,0 +1,73 @@
+"""Opaque, signed cursors: they survive inserts, and belong to the filters they were made with."""
+
+import hashlib
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+from django.core import signing
+from django.db.models import QuerySet
+from rest_framework.request import Request
+
+from tasks.api.errors import InvalidCursor
+from tasks.exceptions import Invalid
+
+SALT = "tasks.cursor"
+DEFAULT, MOST = 20, 100
+FREE = {"cursor", "limit", "expand"}
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where a list begins, how long it is and which way it runs."""
+
+    after: UUID | None
+    limit: int
+    descending: bool
+    filters: str
+
+    def slice(self, tasks: QuerySet) -> QuerySet:
+        """One row more than the page, so that it is known whether there is another page."""
+        if self.after:
+            tasks = tasks.filter(**{"id__lt" if self.descending else "id__gt": self.after})
+        return tasks.order_by("-id" if self.descending else "id")[: self.limit + 1]
+
+    def cursor(self, last: UUID) -> str:
+        """The cursor of the page that follows this row."""
+        return signing.dumps([str(last), self.filters], salt=SALT, compress=False)
+
+
+def page_of(request: Request) -> Page:
+    """The page a request asks for. Raises Invalid or InvalidCursor."""
+    order = request.query_params.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise Invalid("The order is asc or desc.", param="/order")
+    filters = _fingerprint(request)
+    return Page(_after(request, filters), _limit(request), order == "desc", filters)
+
+
+def _limit(request: Request) -> int:
+    given = request.query_params.get("limit", str(DEFAULT))
+    if not (given.isascii() and given.isdigit() and len(given) < 10 and int(given) >= 1):
+        raise Invalid(f"The limit is a number from 1 to {MOST}.", param="/limit")
+    return min(int(given), MOST)
+
+
+def _after(request: Request, filters: str) -> UUID | None:
+    given = request.query_params.get("cursor")
+    if given is None:
+        return None
+    try:
+        last, made_with = signing.loads(given, salt=SALT)
+        after = UUID(last)
+    except (signing.BadSignature, ValueError, TypeError) as error:
+        raise InvalidCursor(param="/cursor") from error
+    if made_with != filters:
+        raise InvalidCursor(param="/cursor")
+    return after
+
+
+def _fingerprint(request: Request) -> str:
+    """What a cursor is bound to: the account and every filter."""
+    pairs = sorted(pair for pair in parse_qsl(request.META.get("QUERY_STRING", "")) if pair[0] not in FREE)
+    return hashlib.sha256(repr((request.user.account_id, pairs)).encode()).hexdigest()[:16]

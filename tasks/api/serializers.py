@@ -1,0 +1,122 @@
+"""What requests and answers look like: the request's validation, and the schema and oracle of the task object."""
+
+from datetime import UTC
+from typing import Any
+
+from django.utils.dateparse import parse_datetime
+from rest_framework import serializers
+
+PRINTABLE_UNKNOWN = "This field is not known."
+
+
+class Strict(serializers.Serializer):
+    """Refuses fields it does not know, each by its name."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if isinstance(data, dict) and (unknown := [name for name in data if name not in self.fields]):
+            raise serializers.ValidationError({unknown[0]: [PRINTABLE_UNKNOWN]})
+        return super().to_internal_value(data)
+
+
+class Text(serializers.CharField):
+    """A JSON string, and nothing that could be turned into one."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            raise serializers.ValidationError("This is a string.")
+        return super().to_internal_value(data)
+
+
+class Integer(serializers.IntegerField):
+    """A JSON number without a fraction; no string, no boolean."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int):
+            raise serializers.ValidationError("This is an integer.")
+        return super().to_internal_value(data)
+
+
+class Moment(serializers.DateTimeField):
+    """RFC 3339 with an offset, between the years 2000 and 2200."""
+
+    def to_internal_value(self, value: Any) -> Any:
+        try:
+            moment = parse_datetime(value) if isinstance(value, str) else None
+            if moment is None or moment.tzinfo is None or not 2000 <= moment.year < 2200:
+                raise ValueError(value)
+            return moment.astimezone(UTC)
+        except (ValueError, OverflowError) as error:
+            raise serializers.ValidationError("This is an RFC 3339 date-time with an offset.") from error
+
+
+class MetadataField(serializers.Field):
+    """Up to 50 keys of up to 100 characters; values are strings of up to 500."""
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        if not isinstance(data, dict):
+            raise serializers.ValidationError("This is an object of strings.")
+        if len(data) > 50:
+            raise serializers.ValidationError("Metadata has at most 50 keys.")
+        for name, value in data.items():
+            if not 1 <= len(name) <= 100:
+                raise serializers.ValidationError({name: ["A key has 1 to 100 characters."]})
+            if not isinstance(value, str) or len(value) > 500:
+                raise serializers.ValidationError({name: ["A value is a string of at most 500 characters."]})
+        return data
+
+    def to_representation(self, value: dict[str, str]) -> dict[str, str]:
+        return value
+
+
+class InputField(serializers.Field):
+    """An object; the capability's own serializer checks what is in it."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            raise serializers.ValidationError("This is an object.")
+        return data
+
+    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
+        return value
+
+
+class CallbackRequest(Strict):
+    url = Text(max_length=2048)
+
+    def validate_url(self, value: str) -> str:
+        from tasks import net
+
+        try:
+            net.check_url(value)
+        except net.ForbiddenUrl as error:
+            raise serializers.ValidationError(str(error)) from error
+        return value
+
+
+class CreateTask(Strict):
+    """`POST /v1/tasks`."""
+
+    capability = Text(required=False, max_length=100)
+    model = Text(required=False, max_length=64)
+    input = InputField()
+    metadata = MetadataField(required=False, default=dict)
+    callback = CallbackRequest(required=False, allow_null=True, default=None)
+    client_reference = Text(required=False, allow_null=True, default=None, max_length=255)
+    priority = Integer(required=False, default=5, min_value=0, max_value=9)
+    timeout = Integer(required=False, allow_null=True, default=None, min_value=1)
+    max_retries = Integer(required=False, allow_null=True, default=None, min_value=0)
+    deadline = Moment(required=False, allow_null=True, default=None)
+    not_before = Moment(required=False, allow_null=True, default=None)
+
+
+class CancelTask(Strict):
+    """`POST /v1/tasks/{id}/cancel`."""
+
+    reason = Text(required=False, allow_null=True, default=None, max_length=500)
+
+
+class Nothing(Strict):
+    """A request without fields."""
