@@ -7,6 +7,7 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
+from django.contrib.postgres.functions import TransactionNow
 from django.db import DatabaseError, transaction
 
 from billing import ledger
@@ -44,7 +45,12 @@ def deployment(name=None, *, capability="test.work", prices=(("task", "1"),), **
     for meter, credits_, *size in prices:
         unit = UNITS.get(meter, FLAT)
         Price.objects.create(
-            rate_card=card, meter=meter, unit=unit, unit_size=size[0] if size else 1, credits=Decimal(credits_)
+            rate_card=card,
+            meter=meter,
+            unit=unit,
+            unit_size=size[0] if size else 1,
+            credits=Decimal(credits_),
+            effective_from=TransactionNow(),  # the statement's time is too late for a test in one transaction
         )
     return Deployment.objects.create(
         name=name, capability=capability, resolved_model=f"{name}-1", rate_card=card, **fields

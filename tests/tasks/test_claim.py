@@ -1,0 +1,221 @@
+"""Who is next: fairness between accounts, order inside one, and what is never claimed."""
+
+import json
+import time
+from datetime import timedelta
+from decimal import Decimal
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from django.utils.timezone import now
+
+from tasks import lifecycle
+from tasks.models import Deployment, Task
+from tasks.models.task import NO_PROGRESS
+from tasks.sql import load
+from tests.builders import account, assert_sound, claim, deployment, submit
+
+pytestmark = pytest.mark.django_db
+
+SOME = timedelta(hours=1)
+
+
+def next_of(queue="default"):
+    claimed = lifecycle.claim(queue, worker="test")
+    return claimed and claimed.task_id
+
+
+def change(task, **fields):
+    Task.objects.filter(pk=task.pk).update(**fields)
+
+
+def test_the_account_with_the_fewest_running_goes_first():
+    to = deployment()
+    busy, idle = account(), account()
+    tasks = [submit(busy, to, priority=9) for _ in range(3)]
+    claim(tasks[0])
+    late = submit(idle, to, priority=0)
+
+    assert [next_of(), next_of(), next_of()] == [late.pk, tasks[1].pk, tasks[2].pk]
+
+
+def test_between_equals_the_higher_priority_goes_first_and_then_the_older():
+    to = deployment()
+    old, new, urgent = submit(to=to), submit(to=to), submit(to=to, priority=6)
+
+    assert [next_of(), next_of(), next_of()] == [urgent.pk, old.pk, new.pk]
+
+
+def test_inside_an_account_priority_decides_and_then_age():
+    of, to = account(), deployment()
+    low, old, new, high = (submit(of, to, priority=priority) for priority in (0, 5, 5, 9))
+
+    assert [next_of() for _ in range(5)] == [high.pk, old.pk, new.pk, low.pk, None]
+
+
+def test_five_hundred_waiting_tasks_of_one_account_do_not_starve_another():
+    to = deployment()
+    crowd, single = account("1000", running_limit=1000), account()
+    for _ in range(500):
+        submit(crowd, to, priority=9)
+    assert next_of() is not None
+    alone = submit(single, to, priority=0)
+
+    assert next_of() == alone.pk
+
+
+def test_an_account_at_its_limit_waits():
+    of, to = account(running_limit=1), deployment()
+    first, second = submit(of, to), submit(of, to)
+    claimed = claim(first)
+
+    assert next_of() is None
+    lifecycle.succeed(claimed, output=None, usage={}, warnings=[])
+    assert next_of() == second.pk
+    assert_sound(of)
+
+
+def test_a_limit_that_was_lowered_blocks_only_new_claims():
+    of, to = account(), deployment()
+    claimed = [claim(submit(of, to)) for _ in range(3)]
+    waiting = submit(of, to)
+    type(of).objects.filter(pk=of.pk).update(running_limit=2)
+
+    for ended in claimed[:2]:
+        assert next_of() is None
+        lifecycle.succeed(ended, output=None, usage={}, warnings=[])
+    assert next_of() == waiting.pk
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"available_at": now() + SOME}, {"paused_at": now()}, {"blocked": 1}, {"queue": "other"}],
+    ids=["not yet", "paused", "blocked", "of another queue"],
+)
+def test_what_may_not_run_is_not_claimed_and_holds_nobody_up(fields):
+    of, to = account(), deployment()
+    task, behind = submit(of, to, priority=9), submit(of, to)
+    change(task, **fields)
+
+    assert [next_of(), next_of()] == [behind.pk, None]
+
+
+def test_a_task_that_asked_to_wait_waits():
+    task = submit(not_before=now() + SOME)
+
+    assert next_of() is None
+    change(task, available_at=now() - SOME)
+    assert next_of() == task.pk
+
+
+def test_a_drained_deployment_keeps_its_tasks():
+    of, drained, to = account(), deployment(), deployment()
+    waiting, behind = submit(of, drained, priority=9), submit(of, to)
+    Deployment.objects.filter(pk=drained.pk).update(drained_at=now())
+
+    assert [next_of(), next_of()] == [behind.pk, None]
+    Deployment.objects.filter(pk=drained.pk).update(drained_at=None)
+    assert next_of() == waiting.pk
+
+
+def test_the_claim_carries_what_the_work_needs():
+    to = deployment(settings={"base_url": "http://127.0.0.1"}, timeout=60)
+    task = submit(to=to, input={"output": 1}, timeout=30)
+
+    claimed = claim(task)
+    task.refresh_from_db()
+
+    assert (claimed.capability, claimed.resolved_model, claimed.input) == (
+        "test.work",
+        to.resolved_model,
+        {"output": 1},
+    )
+    assert (claimed.attempt, claimed.timeout, claimed.settings) == (1, 30, {"base_url": "http://127.0.0.1"})
+    assert claimed.quote["ceiling_credits"] == "1.0000"
+    assert claimed.time_left == task.deadline - task.started_at
+    assert task.status == "running"
+
+
+def test_started_at_is_the_first_start():
+    task = submit(to=deployment(max_retries=1))
+    claimed = claim(task)
+    early = now() - SOME
+    change(task, started_at=early)
+    lifecycle.retry(claimed, code="worker_lost", message="", resolved="claim_expired")
+    change(task, available_at=early)
+
+    again = claim(task)
+
+    task.refresh_from_db()
+    assert (again.attempt, task.attempt, task.started_at) == (2, 2, early)
+
+
+CROWD = """
+INSERT INTO tasks_task (id, account_id, deployment_id, capability, model, resolved_model, queue, test, status, seq, attempt,
+    priority, available_at, blocked, depends_on, metadata, input, progress, warnings, usage, quote, quoted, waived, usd_rate,
+    callback_format, max_retries, retries_left, timeout, deadline, expires_at, created_at)
+SELECT gen_random_uuid(), %(account)s, deployment_id, capability, model, resolved_model, queue, test, 'queued', 1, 1,
+    (n %% 10), available_at, 0, '{}', metadata, input, progress, warnings, usage, quote, quoted, waived, usd_rate,
+    callback_format, max_retries, retries_left, timeout, deadline, expires_at, created_at
+FROM tasks_task, generate_series(1, %(many)s) n WHERE id = %(like)s
+"""
+
+
+@pytest.fixture
+def crowded():
+    """A queue of 20,000 tasks of one account; another account has one."""
+    to = deployment(prices=())
+    crowd, single = account(pending_limit=100_000), account()
+    alone = submit(single, to, priority=0)
+    counting = next(t for t in Task._meta.triggers if t.name == "a_task_is_counted").get_pgid(Task)
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute(f"ALTER TABLE tasks_task DISABLE TRIGGER {counting}")
+        cursor.execute(CROWD, {"account": crowd.pk, "many": 20_000, "like": alone.pk})
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute(f"ALTER TABLE tasks_task ENABLE TRIGGER {counting}")
+        cursor.execute("ANALYZE tasks_task")
+    return crowd, alone
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_a_claim_reads_no_crowd(crowded, mode):
+    params = {"queue": "default", "worker": "w", "token": uuid4(), "lease": 60, "progress": json.dumps(NO_PROGRESS)}
+    statement = load("claim")
+    for name in params:
+        statement = statement.replace(f"%({name})s", f"${list(params).index(name) + 1}")
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL plan_cache_mode = {mode}")
+        cursor.execute(f"PREPARE claim (text, text, uuid, float8, jsonb) AS {statement}")
+        cursor.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE claim (%s, %s, %s, %s, %s)", [*params.values()])
+        (explained,) = cursor.fetchone()
+        cursor.execute("DEALLOCATE claim")
+
+    scans = [node for node in nodes(explained[0]["Plan"]) if node.get("Relation Name") == "tasks_task"]
+    assert scans
+    assert {node["Node Type"] for node in scans} <= {"Index Scan", "Index Only Scan", "ModifyTable", "Tid Scan"}
+    assert max(node["Actual Rows"] for node in scans) < 10
+    assert explained[0]["Execution Time"] < 100
+
+
+def nodes(plan):
+    yield plan
+    for below in plan.get("Plans", []):
+        yield from nodes(below)
+
+
+def test_a_claim_out_of_a_crowd_is_fast_and_fair(crowded):
+    crowd, alone = crowded
+    for _ in range(6):
+        lifecycle.claim("default", worker="w")
+
+    started = time.monotonic()
+    for _ in range(3):
+        assert lifecycle.claim("default", worker="w")
+    took = (time.monotonic() - started) / 3
+
+    assert Task.objects.get(pk=alone.pk).status == "running"
+    assert crowd.tasks.filter(status="running").count() == 8
+    assert took < 0.1
+    assert Decimal(crowd.tasks.filter(status="running").order_by("priority").first().priority) == 9
