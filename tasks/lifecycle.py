@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json, Jsonb
 from uuid_utils.compat import uuid7
 
 from billing import ledger, pricing
@@ -298,7 +298,7 @@ def _end(
         {
             "id": task.id,
             "to": to,
-            "output": None if output is None else Jsonb(output),
+            "output": None if output is None else Json(output),
             "error": None if error is None else Jsonb(error),
             "usage": Jsonb({meter: f"{quantity:f}" for meter, quantity in usage.items()}),
             "warnings": Jsonb(warnings or []),

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, transaction
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json, Jsonb
 from rest_framework.exceptions import ValidationError
 from uuid_utils.compat import uuid7
 
@@ -219,7 +219,7 @@ def _params(request: Request, offer: Offer, quote: dict[str, Any]) -> dict[str, 
         "priority": request.priority,
         "not_before": request.not_before,
         "metadata": Jsonb(request.metadata),
-        "input": Jsonb(request.input),
+        "input": Json(request.input),
         "progress": Jsonb(NO_PROGRESS),
         "quote": Jsonb(quote),
         "quoted": Decimal(quote["ceiling_credits"]),

@@ -58,7 +58,9 @@ class TaskViewSet(ViewSet):
 
     def create(self, request: Request) -> HttpResponse:
         """Submit a task: 202 with the whole object; 200 for a repeated Idempotency-Key."""
-        wanted = CREATE.run_validation(_object(request))
+        body = _object(request)
+        key = idempotency(request, route="create", body=body)
+        wanted = CREATE.run_validation(body)
         callback = wanted.pop("callback")
         submitted = lifecycle.submit(
             submission.Request(
@@ -67,7 +69,7 @@ class TaskViewSet(ViewSet):
                 actor=request.user.actor,
                 callback_url=callback["url"] if callback else None,
                 **wanted,
-                **idempotency(request, route="create", body=request.data),
+                **key,
             )
         )
         return _submitted(submitted)

@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 from billing.models import Account, ApiKey, Credits
 from billing.triggers import HardTrigger, no_truncate, refusal
 from tasks.models.deployment import Deployment
+from tasks.models.fields import ExactJSONField
 from tasks.statuses import FINAL, MOVES, UNFINISHED, Status
 
 NO_PROGRESS = {"percent": None, "stage": None, "message": None}
@@ -18,6 +19,9 @@ FROZEN = (
     "status", "account_id", "input", "output", "error", "warnings", "usage", "quote", "quoted", "usd_rate", "metadata",
     "created_at", "started_at", "completed_at", "cancel_requested_at", "cancel_reason", "attempt",
 )  # fmt: skip
+
+
+EXACT = ("input", "output")
 
 
 def no_progress() -> dict:
@@ -29,7 +33,7 @@ def _sql_list(statuses) -> str:
 
 
 def _columns(row: str, names=FROZEN) -> str:
-    return ", ".join(f"{row}.{name}" for name in names)
+    return ", ".join(f"{row}.{name}" + ("::text" if name in EXACT else "") for name in names)
 
 
 LEGAL_MOVES = ", ".join(f"('{a}', '{b}')" for a in sorted(MOVES) for b in sorted(MOVES[a]))
@@ -47,9 +51,9 @@ COUNT_TASKS = f"""
     END IF;
     RETURN NULL;
 """  # noqa: S608 - the statuses are ours
-KEPT = [column for column in FROZEN if column not in ("input", "output")]
+KEPT = [column for column in FROZEN if column not in EXACT]
 DELETED_CONTENT = (
-    "NEW.content_deleted_at IS NOT NULL AND NEW.input = '{}'::jsonb AND NEW.output IS NULL AND "
+    "NEW.content_deleted_at IS NOT NULL AND NEW.input::text = '{}' AND NEW.output IS NULL AND "
     f"({_columns('OLD', KEPT)}) IS NOT DISTINCT FROM ({_columns('NEW', KEPT)})"
 )
 
@@ -78,8 +82,8 @@ class Task(models.Model):
     depends_on = ArrayField(models.UUIDField(), default=list)
 
     metadata = models.JSONField(default=dict)
-    input = models.JSONField(default=dict)
-    output = models.JSONField(null=True)
+    input = ExactJSONField(default=dict)
+    output = ExactJSONField(null=True)
     progress = models.JSONField(default=no_progress)
     warnings = models.JSONField(default=list)
     error = models.JSONField(null=True)

@@ -21,7 +21,7 @@ class WorkInput(serializers.Serializer):
     how = serializers.CharField(default="return")
     attempts = serializers.IntegerField(default=None, allow_null=True)
     seconds = serializers.FloatField(default=0)
-    output = serializers.JSONField(default=None)
+    output = serializers.JSONField(default=None, allow_null=True)
     usage = serializers.DictField(default=dict)
     bound = serializers.DictField(default=None, allow_null=True)
     text = serializers.CharField(default="", allow_blank=True)

@@ -1,0 +1,18 @@
+import json
+from typing import Any
+
+from django.db import models
+from psycopg.types.json import Json
+
+
+class ExactJSONField(models.JSONField):
+    """JSON kept as it was written: its order of keys, and 1e308 as five characters where jsonb would write 309."""
+
+    def db_type(self, connection: Any) -> str:
+        return "json"
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
+
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:  # noqa: FBT001, FBT002
+        return None if value is None else Json(value)
