@@ -1,0 +1,229 @@
+"""What time and crashes leave behind."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import DatabaseError
+from django.utils.timezone import now
+
+from tasks import lifecycle, queues, sweep
+from tasks.models import Callback, Run, Task
+from tasks.models.deployment import CALLBACKS_QUEUE
+from tasks.statuses import ErrorCode, Resolved, Status
+from tests.builders import account, assert_sound, buckets, deployment, submit, task_that_is
+
+pytestmark = pytest.mark.django_db
+
+AGO = timedelta(seconds=1)
+
+
+@pytest.fixture(autouse=True)
+def _a_database_that_runs_longer_than_a_lease(settings):
+    settings.LEASE_SECONDS = 0.001
+
+
+def overdue(task, **fields):
+    Task.objects.filter(pk=task.pk).update(**(fields or {"deadline": now() - AGO}))
+
+
+def lease_over(task):
+    Run.objects.filter(task=task).update(lease_expires_at=now() - AGO)
+
+
+def end_of(task):
+    task.refresh_from_db()
+    return task.status, task.error and task.error["code"], task.runs.get(number=task.attempt).reason_resolved
+
+
+def test_a_lost_lease_is_taken_and_the_task_tried_again():
+    task = task_that_is(Status.RUNNING)
+    lease_over(task)
+
+    assert sweep.end_lost_leases() == 1
+
+    assert end_of(task) == ("queued", None, None)
+    assert task.runs.get(number=1).reason_resolved == "claim_expired"
+    assert (task.attempt, task.retries_left) == (2, 1)
+    assert sweep.end_lost_leases() == 0
+
+
+def test_a_lease_that_was_lost_too_often_fails_the_task_for_nothing():
+    task = task_that_is(Status.RUNNING, to=deployment(max_retries=0))
+    lease_over(task)
+
+    sweep.end_lost_leases()
+
+    assert end_of(task) == ("failed", "worker_lost", "claim_expired")
+    assert buckets(task.account) == {"available": 10, "held": 0, "charged": 0}
+    assert_sound(task.account)
+
+
+def test_a_lease_that_holds_is_left_alone(settings):
+    settings.LEASE_SECONDS = 60
+    task = task_that_is(Status.RUNNING)
+    settings.LEASE_SECONDS = 0.001
+
+    assert sweep.end_lost_leases() == 0
+    assert lifecycle.give_up(task.pk) is False
+    assert end_of(task) == ("running", None, None)
+
+
+def test_no_lease_ends_within_one_lease_of_the_database_s_start(settings):
+    settings.LEASE_SECONDS = 10 * 365 * 86_400
+    lease_over(task_that_is(Status.RUNNING))
+
+    assert sweep.end_lost_leases() == 0
+
+
+def test_a_task_that_waited_too_long_for_its_start_expires():
+    task = submit()
+    overdue(task, expires_at=now() - AGO)
+
+    assert sweep.expire_overdue() == 1
+
+    assert end_of(task) == ("failed", "expired", "expired")
+    assert buckets(task.account) == {"available": 10, "held": 0, "charged": 0}
+    assert_sound(task.account)
+
+
+def test_a_task_that_never_started_expires_at_its_deadline():
+    task = submit()
+    overdue(task)
+
+    sweep.expire_overdue()
+
+    assert end_of(task) == ("failed", "expired", "expired")
+
+
+def test_a_running_task_ends_at_its_deadline():
+    task = task_that_is(Status.RUNNING)
+    overdue(task)
+
+    sweep.expire_overdue()
+
+    assert end_of(task) == ("failed", "deadline_exceeded", "deadline_exceeded")
+    assert_sound(task.account)
+
+
+def test_a_task_that_waits_for_another_try_ends_at_its_deadline():
+    task = task_that_is(Status.RUNNING)
+    lifecycle.retry(task.claimed, code=ErrorCode.WORKER_LOST, message="", resolved=Resolved.CLAIM_EXPIRED)
+    overdue(task, expires_at=now() - AGO)
+    assert sweep.expire_overdue() == 0
+
+    overdue(task)
+    assert sweep.expire_overdue() == 1
+
+    assert end_of(task) == ("failed", "deadline_exceeded", "deadline_exceeded")
+
+
+def test_a_paused_task_expires_as_any():
+    task = submit()
+    overdue(task, paused_at=now(), expires_at=now() - AGO)
+
+    sweep.expire_overdue()
+
+    assert end_of(task)[:2] == ("failed", "expired")
+    assert task.paused_at is None
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.RUNNING])
+def test_a_task_in_its_time_is_left_alone(status):
+    task = task_that_is(status)
+
+    assert sweep.expire_overdue() == 0
+    assert lifecycle.expire(task.pk) is False
+    assert end_of(task)[0] == status
+
+
+def test_more_than_a_batch_is_swept_by_the_next_ticks(monkeypatch):
+    monkeypatch.setattr(sweep, "BATCH", 2)
+    of, to = account(), deployment()
+    for _ in range(5):
+        overdue(submit(of, to))
+
+    assert [sweep.once() for _ in range(4)] == [2, 2, 1, 0]
+
+
+@pytest.fixture
+def filled(monkeypatch):
+    seen = []
+    monkeypatch.setattr(queues, "fill", lambda queue, eligible: seen.append((queue, eligible)))
+    return seen
+
+
+def test_queues_are_topped_up_with_what_is_eligible(filled):
+    of, to, other = account("200"), deployment(queue="many"), deployment(queue="few")
+    for _ in range(70):
+        submit(of, to)
+    submit(of, other)
+    overdue(submit(of, other), paused_at=now())
+    overdue(submit(of, other), blocked=1)
+    overdue(submit(of, other), available_at=now() + timedelta(hours=1))
+    deployment(queue="empty")
+
+    sweep.top_up_queues()
+
+    assert sorted(filled) == [("few", 1), ("many", queues.WAITING)]
+
+
+def test_the_deliverer_is_woken_when_a_callback_is_due(filled):
+    task_that_is(Status.SUCCEEDED, callback_url="http://127.0.0.1:9/")
+    Callback.objects.update(next_attempt_at=now() - AGO)
+
+    sweep.wake_callbacks()
+    Callback.objects.update(next_attempt_at=now() + timedelta(hours=1))
+    sweep.wake_callbacks()
+
+    assert filled == [(CALLBACKS_QUEUE, 1)]
+
+
+def test_a_duty_that_fails_keeps_no_other_from_its_work(monkeypatch, caplog):
+    monkeypatch.setattr("tasks.sweep.connection.close", lambda: None)
+    task = submit()
+    overdue(task)
+
+    def broken():
+        raise DatabaseError("broken")
+
+    monkeypatch.setattr(sweep, "DUTIES", (broken, sweep.expire_overdue))
+
+    assert sweep.once() == 1
+    assert "broken failed" in caplog.text
+
+
+def test_a_task_that_cannot_be_swept_keeps_no_other_waiting(caplog):
+    tasks = [submit(), submit()]
+
+    def expire(task_id):
+        if task_id == tasks[0].pk:
+            raise DatabaseError("broken")
+        return True
+
+    assert sweep._each(expire, [task.pk for task in tasks]) == 1
+    assert str(tasks[0].pk) in caplog.text
+
+
+def test_the_sweeper_sweeps_until_it_is_stopped(monkeypatch):
+    ticks = []
+    monkeypatch.setattr(sweep, "once", lambda: ticks.append(True))
+
+    sweep.for_ever(lambda seconds: len(ticks) == 3)
+
+    assert len(ticks) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_filling_makes_as_many_wait_as_are_wanted_and_no_more():
+    deployment(queue="topped-up")
+    queues._client().delete("topped-up")
+
+    depths = []
+    for eligible in (3, 3, 5, 1000):
+        queues.fill("topped-up", eligible)
+        depths.append(queues.depth("topped-up"))
+    queues.wake("topped-up")
+
+    assert depths == [3, 3, 5, queues.WAITING]
+    assert queues.depth("topped-up") == queues.WAITING
+    queues._client().delete("topped-up")
