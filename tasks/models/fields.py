@@ -1,4 +1,3 @@
-import json
 from typing import Any
 
 from django.db import models
@@ -12,7 +11,7 @@ class ExactJSONField(models.JSONField):
         return "json"
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        return json.loads(value) if isinstance(value, str) else value
+        return value  # psycopg has parsed it; a string among the values is a JSON string
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:  # noqa: FBT001, FBT002
         return None if value is None else Json(value)
