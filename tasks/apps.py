@@ -6,6 +6,7 @@ class TasksConfig(AppConfig):
     verbose_name = "Tasks"
 
     def ready(self) -> None:
-        from tasks import capabilities
+        from tasks import capabilities, proofs
 
         capabilities.discover()
+        proofs.register()

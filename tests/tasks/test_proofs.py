@@ -1,0 +1,54 @@
+"""The audit of tasks: it holds on honest rows, and finds each kind of tampering."""
+
+import pytest
+from django.db import connection
+
+from billing import audit
+from tasks import lifecycle, runner
+from tasks.models import Task
+from tests import builders
+
+pytestmark = pytest.mark.django_db
+
+TAMPERED = {
+    "UPDATE billing_account SET pending = pending + 1": "counters_are_tasks",
+    "UPDATE billing_account SET running = 5": "counters_are_tasks",
+    "UPDATE tasks_task SET quoted = 7 WHERE id = '%(queued)s'": "tasks_hold_their_quotes",
+    "UPDATE tasks_task SET quoted = 0.5 WHERE id = '%(done)s'": "charges_stay_within_quotes",
+    "UPDATE tasks_task SET status = 'canceled', completed_at = now() WHERE id = '%(queued)s'": "tasks_end_once",
+    "DELETE FROM tasks_taskevent WHERE type = 'task.succeeded'": "tasks_end_once",
+    "UPDATE tasks_run SET status = 'running' WHERE task_id = '%(queued)s'": "tasks_end_once",
+    "DELETE FROM tasks_callback": "ended_tasks_owe_callbacks",
+}
+
+
+@pytest.fixture
+def tasks():
+    account, to = builders.account(), builders.deployment()
+    done = builders.submit(account, to, callback_url="http://127.0.0.1:9/")
+    runner._run(lifecycle.claim(to.queue, worker="w"))
+    return {"done": done.pk, "queued": builders.submit(account, to).pk}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_honest_rows_pass(tasks):
+    report = audit.run()
+
+    assert report.holds, report.broken
+    assert report.counts["tasks"] == Task.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("tampering", TAMPERED)
+def test_the_audit_names_what_was_tampered_with(tasks, tampering):
+    tables = ("billing_account", "tasks_task", "tasks_run", "tasks_taskevent", "tasks_callback")
+
+    with connection.cursor() as cursor:
+        for table in tables:
+            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        cursor.execute(tampering % tasks)
+        for table in tables:
+            cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+    broken = [result.check.name for result in audit.run().broken]
+
+    assert TAMPERED[tampering] in broken
