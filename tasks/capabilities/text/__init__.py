@@ -1,0 +1,1 @@
+"""How texts are read: their shape, words, sentences, scripts, readability and keywords."""
