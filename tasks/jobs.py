@@ -5,7 +5,7 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_process_init
 
-from tasks import interrupts, runner
+from tasks import delivery, interrupts, runner
 
 
 @worker_process_init.connect
@@ -17,3 +17,9 @@ def prepare(**_: Any) -> None:
 def run_next(queue: str) -> None:
     """Run one task of the queue, if there is one."""
     runner.run_next(queue)
+
+
+@shared_task(name="tasks.jobs.deliver_due", ignore_result=True)
+def deliver_due() -> None:
+    """Deliver the callbacks that are due."""
+    delivery.deliver_due()

@@ -1,0 +1,209 @@
+"""The deliverer: leases due callbacks, posts them all at once, records what came of it, until nothing is due.
+
+The database belongs to the calling thread, the network to a loop beside it: no transaction is open while a receiver
+thinks, and one that hangs keeps nobody waiting. A deliverer that dies leaves leases that run out.
+"""
+
+import asyncio
+import logging
+import random
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from http import HTTPStatus
+from uuid import UUID, uuid4
+
+from asgiref.sync import async_to_sync, sync_to_async
+from django.conf import settings
+from django.db import transaction
+
+from billing.credentials import decrypt
+from billing.statements import rows
+from tasks import net, queues
+from tasks.callbacks import FORMATS
+from tasks.models.callback import Callback
+from tasks.models.deployment import CALLBACKS_QUEUE
+from tasks.sql import load
+
+logger = logging.getLogger(__name__)
+
+PLACES = 200
+PLACES_A_HOST = 10
+SECONDS = 30
+# While a receiver takes its time, new work is looked for this often.
+LOOK_AGAIN_SECONDS = 0.1
+MOST_PATIENCE = 86_400.0
+
+DELIVERED, FAILED, PENDING = Callback.Status.DELIVERED, Callback.Status.FAILED, Callback.Status.PENDING
+
+
+@dataclass(frozen=True)
+class Owed:
+    """A callback that is ours to deliver until its lease ends."""
+
+    id: UUID
+    token: UUID
+    task_id: UUID
+    url: str
+    format: str
+    body: str
+    tries_left: int
+    secret: str
+    secret_previous: str
+
+    @property
+    def secrets(self) -> list[str]:
+        return [_decrypted(secret) for secret in (self.secret, self.secret_previous) if secret]
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try: the answer, or the error that came instead."""
+
+    owed: Owed
+    started_at: datetime
+    duration_ms: int
+    answer: net.Answer | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a try makes of its callback; `delay` is seconds until the next one."""
+
+    status: str
+    tries_left: int
+    delay: float | None = None
+    last_error: str | None = None
+
+
+def deliver_due() -> None:
+    """Deliver what is due, until nothing is or half a minute has passed."""
+    async_to_sync(_deliver)()
+
+
+async def _deliver() -> None:
+    ends = time.monotonic() + SECONDS
+    told = False
+    tries: list[Try] = []
+    under_way: set[asyncio.Task[Try]] = set()
+    async with net.Client() as client, asyncio.TaskGroup() as group:
+        while True:
+            over = time.monotonic() > ends
+            if over and not told:
+                told = True
+                await sync_to_async(queues.wake)(CALLBACKS_QUEUE)
+            due = await sync_to_async(_turn)(tries, 0 if over else PLACES - len(under_way))
+            under_way |= {group.create_task(_try(client, owed)) for owed in due}
+            if not under_way:
+                return
+            done, under_way = await asyncio.wait(
+                under_way, timeout=None if over else LOOK_AGAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            tries = [task.result() for task in done]
+
+
+def _turn(tries: Sequence[Try], places: int) -> list[Owed]:
+    """Record what came back, and lease as many as there are places."""
+    if tries:
+        record(tries)
+    return claim(places) if places else []
+
+
+def claim(places: int) -> list[Owed]:
+    """Lease due callbacks, at most ten a host; committed when this returns."""
+    lease = settings.CALLBACK_TIMEOUT_SECONDS + settings.LEASE_SECONDS
+    params = {"token": uuid4(), "lease": lease, "places": places, "a_host": PLACES_A_HOST}
+    with transaction.atomic(durable=True):
+        return [Owed(*row) for row in rows(load("claim_callbacks"), params)]
+
+
+async def _try(client: net.Client, owed: Owed) -> Try:
+    """Sign and post. It raises nothing: whatever goes wrong is this callback's own affair."""
+    started_at, started = datetime.now(UTC), time.monotonic()
+    answer = error = None
+    try:
+        body = owed.body.encode()
+        headers = FORMATS[owed.format].headers(owed.id, body, owed.secrets, int(started_at.timestamp()))
+        answer = await client.post(owed.url, body=body, headers=headers)
+    except (net.ForbiddenUrl, net.Unreachable) as reason:
+        error = str(reason)
+    except Exception:
+        logger.exception("callback not sent", extra={"callback": str(owed.id)})
+        error = "The callback could not be sent: an internal error."
+    return Try(owed, started_at, round((time.monotonic() - started) * 1000), answer, error)
+
+
+def record(tries: Sequence[Try]) -> int:
+    """Write what came of the tries; returns how many were still ours to record."""
+    verdicts = [verdict(each) for each in tries]
+    moved = rows(
+        load("record_callbacks"),
+        {
+            "tasks": [each.owed.task_id for each in tries],
+            "ids": [each.owed.id for each in tries],
+            "tokens": [each.owed.token for each in tries],
+            "statuses": [each.status for each in verdicts],
+            "tries_left": [each.tries_left for each in verdicts],
+            "delays": [each.delay for each in verdicts],
+            "last_errors": [each.last_error for each in verdicts],
+            "started": [each.started_at for each in tries],
+            "durations": [each.duration_ms for each in tries],
+            "codes": [each.answer.status if each.answer else None for each in tries],
+            "responses": [_text(each.answer.body) if each.answer else "" for each in tries],
+            "errors": [each.error for each in tries],
+        },
+    )
+    return len(moved)
+
+
+def verdict(tried: Try) -> Verdict:
+    """What the try makes of its callback: only 2xx delivers, 410 ends it, anything else is tried again."""
+    left = max(tried.owed.tries_left - 1, 0)
+    status = tried.answer.status if tried.answer else None
+    if status and 200 <= status < 300:
+        return Verdict(DELIVERED, left)
+    error = tried.error or _said(status)
+    if status == HTTPStatus.GONE or not left:
+        return Verdict(FAILED, left, last_error=error)
+    asked = patience(tried.answer.retry_after) if tried.answer else 0.0
+    return Verdict(PENDING, left, max(_pause(left), asked), error)
+
+
+def _said(status: int | None) -> str:
+    if status and 300 <= status < 400:
+        return f"The receiver answered {status}; redirects are not followed."
+    return f"The receiver answered {status}."
+
+
+def _pause(left: int) -> float:
+    """Seconds until the next of `left` tries: the schedule, 10 % either way."""
+    schedule = settings.CALLBACK_SCHEDULE
+    place = min(max(len(schedule) - left, 0), len(schedule) - 1)
+    return schedule[place].total_seconds() * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
+
+
+def patience(retry_after: str | None) -> float:
+    """Seconds that a Retry-After header asks for, at most a day; 0 when it makes no sense."""
+    text = (retry_after or "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return min(float(text), MOST_PATIENCE)
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    wanted = (until if until.tzinfo else until.replace(tzinfo=UTC)) - datetime.now(UTC)
+    return min(max(wanted.total_seconds(), 0.0), MOST_PATIENCE)
+
+
+def _text(body: bytes) -> str:
+    return body.decode(errors="replace").replace("\x00", "\ufffd")
+
+
+@lru_cache(maxsize=1024)
+def _decrypted(secret: str) -> str:
+    return decrypt(secret)

@@ -1,0 +1,251 @@
+"""The only way out to addresses that users name.
+
+What is connected to is what was checked: names are looked up once, by our own resolver, which refuses the whole answer
+if one address of it is not allowed; and no socket is made for an address that is not allowed, whoever asks.
+"""
+
+import asyncio
+import ipaddress
+import re
+import socket
+import ssl
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from unicodedata import category
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from django.conf import settings
+from yarl import URL
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MOST_URL = 2048
+MOST_BODY = 2048
+PORTS = (80, 443)
+# Connections are kept for a moment only: a receiver that closes an idle one would cost the next callback a try.
+KEEPALIVE_SECONDS = 2
+VERSION = tomllib.loads((settings.BASE_DIR / "pyproject.toml").read_text())["project"]["version"]
+USER_AGENT = f"Counterfoil/{VERSION}"
+
+AUTHORITY = re.compile(r"(?i:https?)://([^/?#]+)[^#]*")
+HOST_AND_PORT = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::([0-9]{1,5}))?")
+NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*")
+NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+PUBLIC_V6 = ipaddress.ip_network("2000::/3")
+DOCUMENTATION = ipaddress.ip_network("3fff::/20")
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+# Look-ups have threads of their own: slow name servers hold up neither the loop's other work nor its end.
+_lookups = ThreadPoolExecutor(32, thread_name_prefix="lookup")
+
+
+class ForbiddenUrl(ValueError):
+    """The URL is not one that we would call; the message says why, to whoever wrote it."""
+
+
+class Unreachable(Exception):
+    """No answer came; the message says why, to whoever named the address."""
+
+
+class Forbidden(OSError):
+    """The address is not one that users may name."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a receiver said: `body` is at most the first 2 kB, `retry_after` the header as it was sent."""
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+
+
+def check_url(url: str) -> URL:
+    """The parsed URL: http or https, at most 2,048 characters, no user, no fragment. Raises ForbiddenUrl.
+
+    Nothing is looked up: where the host leads is found out when it is called.
+    """
+    if len(url) > MOST_URL:
+        raise ForbiddenUrl(f"A URL has at most {MOST_URL} characters.")
+    if any(letter.isspace() or letter == "\\" or category(letter)[0] == "C" for letter in url):
+        raise ForbiddenUrl("A URL has no spaces, backslashes or control characters.")
+    if "#" in url:
+        raise ForbiddenUrl("The URL must not have a fragment.")
+    found = AUTHORITY.fullmatch(url)
+    if found is None:
+        raise ForbiddenUrl("The URL must begin with http:// or https:// and a host.")
+    if "@" in found[1]:
+        raise ForbiddenUrl("The URL must not have a user name or password.")
+    return _check_host(found[1], url)
+
+
+def _check_host(authority: str, url: str) -> URL:
+    found = HOST_AND_PORT.fullmatch(authority)
+    if found is None or (found[3] and not 0 < int(found[3]) < 65536):
+        raise ForbiddenUrl("The URL's host or port is not valid.")
+    try:
+        parsed = URL(url)
+        host = parsed.raw_host or ""
+        if found[1]:
+            ipaddress.IPv6Address(found[1].replace("%", " "))
+        elif NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
+            ipaddress.IPv4Address(host)
+        elif not NAME.fullmatch(host.removesuffix(".")):
+            raise ValueError
+    except ValueError as error:
+        raise ForbiddenUrl("The URL's host is not valid.") from error
+    return parsed
+
+
+def permits(address: str, port: int, allowed: list[Network]) -> bool:
+    """Whether users may name this address: public, on port 80 or 443, or any port of an allowed network."""
+    real = _unwrap(ipaddress.ip_address(address))
+    if any(real in network for network in allowed):
+        return True
+    return port in PORTS and _public(real)
+
+
+def _unwrap(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for (mapped, 6to4, NAT64), or itself."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        return address.ipv4_mapped or address.sixtofour or address
+    return address
+
+
+def _public(address: Address) -> bool:
+    if not address.is_global or address.is_multicast:
+        return False
+    return address.version == 4 or (address in PUBLIC_V6 and address not in DOCUMENTATION)
+
+
+def allowed_networks() -> list[Network]:
+    """The networks that this installation opens, with every port inside them."""
+    return [ipaddress.ip_network(network) for network in settings.CALLBACK_ALLOWED_NETWORKS]
+
+
+class Resolver(AbstractResolver):
+    """Looks a name up and hands out the answer only if all of it is allowed."""
+
+    def __init__(self, allowed: list[Network]) -> None:
+        self.allowed = allowed
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await asyncio.get_running_loop().run_in_executor(
+            _lookups, socket.getaddrinfo, host, port, family, socket.SOCK_STREAM
+        )
+        addresses = [(family, sockaddr[0]) for family, _, _, _, sockaddr in found]
+        if not addresses or not all(permits(str(address), port, self.allowed) for _, address in addresses):
+            raise Forbidden
+        return [
+            ResolveResult(
+                hostname=host, host=str(address), port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST
+            )
+            for family, address in addresses
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class Client:
+    """Speaks HTTP with receivers, within one event loop: `async with Client() as client`.
+
+    It follows no redirects, keeps no cookies, heeds no proxy of the environment and decompresses nothing.
+    """
+
+    def __init__(self) -> None:
+        self.allowed = allowed_networks()
+        self.timeout = settings.CALLBACK_TIMEOUT_SECONDS
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(
+            resolver=Resolver(self.allowed),
+            socket_factory=self._socket,
+            limit=0,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(),
+            headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=4096,
+            max_line_size=4096,
+            max_field_size=8190,
+            max_headers=100,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def post(self, url: str, *, body: bytes, headers: dict[str, str]) -> Answer:
+        """The receiver's answer, within CALLBACK_TIMEOUT_SECONDS. Raises ForbiddenUrl or Unreachable."""
+        target = check_url(url)
+        try:
+            async with asyncio.timeout(self.timeout) as limit:
+                response = await self._session.post(target, data=body, headers=headers, allow_redirects=False)
+                return await _answer(response, limit)
+        except TimeoutError as error:
+            raise Unreachable(f"No answer within {self.timeout:g} s.") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unreachable(_readable(error)) from error
+
+    def _socket(self, info: Any) -> socket.socket:
+        """A socket for an allowed address: the last door, also for those written as numbers, which nobody resolves."""
+        family, kind, proto, _, (host, port, *_) = info
+        if not permits(host, port, self.allowed):
+            raise Forbidden
+        return socket.socket(family, kind, proto)
+
+
+async def _answer(response: aiohttp.ClientResponse, limit: asyncio.Timeout) -> Answer:
+    """The status decides; of the body we take what comes in time."""
+    body = b""
+    try:
+        with suppress(aiohttp.ClientError, OSError):
+            while len(body) < MOST_BODY and (more := await response.content.read(MOST_BODY - len(body))):
+                body += more
+    except asyncio.CancelledError:
+        if not limit.expired():
+            raise
+    finally:
+        response.close() if not response.content.at_eof() else response.release()
+    return Answer(response.status, body, response.headers.get("retry-after"))
+
+
+def _readable(error: Exception) -> str:
+    cause = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
+    match cause:
+        case Forbidden():
+            return "The address is not allowed: it must be public, on port 80 or 443."
+        case socket.gaierror():
+            return "The host name could not be resolved."
+        case ConnectionRefusedError():
+            return "The connection was refused."
+        case ssl.SSLCertVerificationError():
+            return f"The certificate is not valid: {cause.verify_message}."
+        case ssl.SSLError():
+            return f"TLS failed: {(cause.reason or 'no reason given').replace('_', ' ').lower()}."
+        case aiohttp.ClientResponseError():
+            return "The answer was not valid HTTP."
+        case aiohttp.ServerDisconnectedError() | ConnectionResetError() | BrokenPipeError():
+            return "The connection was closed before an answer came."
+        case OSError(strerror=str(reason)):
+            return f"The connection failed: {reason.lower()}."
+    return "The connection failed."
