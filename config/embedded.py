@@ -96,7 +96,7 @@ def adopt_data_folder(argv: list[str]) -> None:
     """Let `up --data DIR` and `demo --data DIR` choose the data folder, before the settings are read."""
     if argv[1:2] not in (["up"], ["demo"]):
         return
-    for word, following in zip(argv[2:], [*argv[3:], ""], strict=True):
+    for word, following in zip(argv[2:], [*argv[3:], ""], strict=False):
         name, _, value = word.partition("=")
         if name == "--data" and (value or following):
             os.environ["COUNTERFOIL_DATA"] = str(Path(value or following).expanduser().absolute())
