@@ -1,5 +1,6 @@
 """Real workers and sweepers, in processes of their own on the test's database and broker."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import redis
 from django.conf import settings
 from django.db import connection
 
@@ -112,11 +114,14 @@ def runs(task: Task) -> list[tuple[str, str]]:
 
 
 def alive(pid: int) -> bool:
+    """Whether the process can do anything: one that is dead and not yet waited for cannot."""
     try:
         os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
-    return True
+    except FileNotFoundError:
+        return not Path("/proc/self").exists()
 
 
 def until(look: Callable[[], Any], *, within: float = 15) -> Any:
@@ -127,3 +132,21 @@ def until(look: Callable[[], Any], *, within: float = 15) -> Any:
             raise AssertionError(f"not within {within} s: {look}")
         time.sleep(0.03)
     return seen
+
+
+BUSY = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()
+"""
+
+
+def settled() -> None:
+    """Wait until nobody works on the database, and nothing waits that would begin."""
+    quiet = 0
+    while quiet < 4:
+        with contextlib.suppress(redis.RedisError), redis.from_url(settings.REDIS_URL) as broker:
+            broker.flushdb()
+        with connection.cursor() as cursor:
+            cursor.execute(BUSY)
+            quiet = 0 if cursor.fetchone()[0] else quiet + 1
+        time.sleep(0.02)
