@@ -14,7 +14,7 @@ from rest_framework.exceptions import ValidationError
 from uuid_utils.compat import uuid7
 
 from billing import pricing
-from billing.exceptions import REFUSALS
+from billing.exceptions import REFUSALS, InsufficientBalance
 from billing.statements import constraint_of, one
 from tasks import capabilities, queues
 from tasks.exceptions import (
@@ -32,6 +32,8 @@ from tasks.pointers import first_error
 from tasks.sql import load
 from tasks.statuses import FINAL, Created
 
+# More than any account can hold.
+TOO_MUCH = Decimal(10) ** 15
 SLACK = timedelta(seconds=300)
 CREDITS_PER_USD = Decimal(1000)
 
@@ -179,6 +181,8 @@ def _quote(offer: Offer, input_: dict[str, Any]) -> dict[str, Any]:
     rates = sorted(offer.rates, key=lambda rate: pricing.place_of(rate["meter"]))
     priced = [pricing.Rate(**rate | {"credits": Decimal(rate["credits"])}) for rate in rates]
     ceiling = pricing.ceiling({meter: Decimal(most) for meter, most in bound.items()}, priced)
+    if ceiling >= TOO_MUCH:
+        raise InsufficientBalance
     return {
         "bound": {meter: str(most) for meter, most in bound.items()},
         "rates": rates,

@@ -6,37 +6,8 @@ from typing import Any
 from django.utils.dateparse import parse_datetime
 from rest_framework import serializers
 
-PRINTABLE_UNKNOWN = "This field is not known."
-
-
-class Strict(serializers.Serializer):
-    """Refuses fields it does not know, each by its name."""
-
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        if isinstance(data, dict) and (unknown := [name for name in data if name not in self.fields]):
-            raise serializers.ValidationError({unknown[0]: [PRINTABLE_UNKNOWN]})
-        return super().to_internal_value(data)
-
-
-class Text(serializers.CharField):
-    """A JSON string, and nothing that could be turned into one."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(trim_whitespace=False, **kwargs)
-
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            raise serializers.ValidationError("This is a string.")
-        return super().to_internal_value(data)
-
-
-class Integer(serializers.IntegerField):
-    """A JSON number without a fraction; no string, no boolean."""
-
-    def to_internal_value(self, data: Any) -> int:
-        if isinstance(data, bool) or not isinstance(data, int):
-            raise serializers.ValidationError("This is an integer.")
-        return super().to_internal_value(data)
+from tasks import net
+from tasks.capabilities.inputs import Input, Integer, Text
 
 
 class Moment(serializers.DateTimeField):
@@ -83,12 +54,10 @@ class InputField(serializers.Field):
         return value
 
 
-class CallbackRequest(Strict):
+class CallbackRequest(Input):
     url = Text(max_length=2048)
 
     def validate_url(self, value: str) -> str:
-        from tasks import net
-
         try:
             net.check_url(value)
         except net.ForbiddenUrl as error:
@@ -96,7 +65,7 @@ class CallbackRequest(Strict):
         return value
 
 
-class CreateTask(Strict):
+class CreateTask(Input):
     """`POST /v1/tasks`."""
 
     capability = Text(required=False, max_length=100)
@@ -112,11 +81,11 @@ class CreateTask(Strict):
     not_before = Moment(required=False, allow_null=True, default=None)
 
 
-class CancelTask(Strict):
+class CancelTask(Input):
     """`POST /v1/tasks/{id}/cancel`."""
 
     reason = Text(required=False, allow_null=True, default=None, max_length=500)
 
 
-class Nothing(Strict):
+class Nothing(Input):
     """A request without fields."""

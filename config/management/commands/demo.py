@@ -82,6 +82,7 @@ def show(console: Console, url: str) -> list[str]:
     verdicts = demo.verdicts(jobs, receiver, before, after)
     console.print("\n[bold]One finished task[/], as the API shows it")
     console.print(JSON(json.dumps(jobs[0].task)))
+    console.print("\n[bold]What became of them[/]; each callback came in with the signature of the account")
     console.print(outcome(jobs, receiver))
     print_money(console, after)
     for sentence, true in verdicts.items():
@@ -139,9 +140,7 @@ def refund_part(job: demo.Job) -> None:
 
 
 def outcome(jobs: list[demo.Job], receiver: demo.Receiver) -> Table:
-    table = Table(
-        title="\nWhat became of them", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
-    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("task", "status", *MONEY, "callback", "signature"):
         table.add_column(name, justify="right" if name in MONEY else "left", no_wrap=True)
     for job in jobs:

@@ -166,6 +166,15 @@ def test_no_balance_is_402_and_holds_nothing(to):
     assert nothing_was_written()
 
 
+@pytest.mark.parametrize("bound", ["1000000000000000000", "999999999999"])
+def test_a_quote_beyond_all_credits_is_402(consumer, bound):
+    dear = builders.deployment(prices=(("characters", "9999999999"),))
+
+    answer = consumer.create(dear, input={"bound": {"characters": bound}})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (402, "insufficient_balance")
+
+
 def test_a_reached_cap_is_402(to):
     capped = Consumer(builders.account("10", monthly_cap="1.5"))
 
