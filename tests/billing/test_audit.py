@@ -134,7 +134,7 @@ def test_honest_books_hold():
 
     assert report.broken == []
     assert report.totals == {"granted": 200, "available": 183, "held": 9, "charged": 8}
-    assert report.counts == {"accounts": 2, "transfers": 9, "charges": 3, "lines": 3}
+    assert report.counts == {"accounts": 2, "transfers": 9, "charges": 3, "lines": 3, "tasks": 0}
 
 
 @pytest.mark.django_db
@@ -270,7 +270,7 @@ def test_the_command_prints_a_line_per_check_and_the_equation():
     lines = out.getvalue().splitlines()
     assert all(line.startswith("ok      ") for line in lines[: len(audit.CHECKS)])
     assert lines[-3] == "granted 200.0000 = available 183.0000 + held 9.0000 + charged 8.0000"
-    assert lines[-2] == "looked at 2 accounts, 9 transfers, 3 charges, 3 lines"
+    assert lines[-2] == "looked at 2 accounts, 9 transfers, 3 charges, 3 lines, 0 tasks"
     assert lines[-1] == f"The books balance: all {len(audit.CHECKS)} checks hold."
 
 
