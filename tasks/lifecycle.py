@@ -247,9 +247,7 @@ def refund(
         reason=reason,
         actor=by,
     )
-    events.record(
-        task_id, "task.refunded", actor=by, amount_credits=str(given.amount), private={"reason": reason}
-    )
+    events.record(task_id, "task.refunded", actor=by, amount_credits=str(given.amount), private={"reason": reason})
     return given
 
 
