@@ -6,7 +6,7 @@ import sys
 from celery import Celery
 from celery.signals import setup_logging
 
-from config import embedded
+from config import embedded, worker
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 if embedded.needs_engines(sys.argv) or "worker" in sys.argv:
@@ -16,6 +16,7 @@ app = Celery("counterfoil")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(related_name="jobs")
 app.set_default()
+worker.extend(app)
 
 
 @setup_logging.connect

@@ -86,7 +86,10 @@ DATABASES["default"] |= {
     "CONN_HEALTH_CHECKS": False,
     "OPTIONS": {"prepare_threshold": 5, "connect_timeout": 5, **DATABASES["default"].get("OPTIONS", {})},
 }
+# The web's threads share connections; it says so by DATABASE_POOL. Celery's processes each have their own.
 DATABASE_POOL_SIZE = env.int("DATABASE_POOL_SIZE", default=8)
+if env.bool("DATABASE_POOL", default=False):
+    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 10}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 PGTRIGGER_INSTALL_ON_MIGRATE = False
 
@@ -96,11 +99,16 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", 
 CELERY_BROKER_URL = embedded.broker_url(REDIS_URL)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 30, "health_check_interval": 10}
+CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
+
+# The web: processes, and the open streams one of them may have, each of which keeps a thread.
+WEB_WORKERS = env.int("WEB_WORKERS", default=1)
+WEB_STREAMS = env.int("WEB_STREAMS", default=500)
 
 # Times, in seconds unless the name says otherwise.
 LEASE_SECONDS = env.float("LEASE_SECONDS", default=60)
@@ -124,6 +132,7 @@ TASKCLUSTER_ANONYMOUS_STATUS = env.bool("TASKCLUSTER_ANONYMOUS_STATUS", default=
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2**20
 
 LANGUAGE_CODE = "en"
+FORMAT_MODULE_PATH = "config.formats"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
@@ -155,7 +164,13 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": None,
 }
 SPECTACULAR_SETTINGS = {"TITLE": "Counterfoil", "VERSION": "1", "OAS_VERSION": "3.1.1"}
-UNFOLD = {"SITE_TITLE": "Counterfoil", "SITE_HEADER": "Counterfoil"}
+UNFOLD = {
+    "SITE_TITLE": "Counterfoil",
+    "SITE_HEADER": "Counterfoil",
+    "SITE_SYMBOL": "receipt_long",
+    "SITE_URL": None,
+    "SIDEBAR": {"navigation": "tasks.admin.navigation.sidebar"},
+}
 
 # Logs: one event a line, with the request's or the task's id; LOG_FORMAT is console or json.
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")

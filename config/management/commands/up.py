@@ -1,0 +1,168 @@
+"""`up`: everything in one terminal. Ctrl-C stops it."""
+
+import http.client
+import importlib.util
+import os
+import signal
+import socket
+import sys
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+from django.templatetags.static import static
+
+from config import embedded
+from config.processes import GivenUp, Program, Supervisor
+from tasks.models.deployment import CALLBACKS_QUEUE
+
+PREPARING = 0x636F756E746572  # the advisory lock under which a database is prepared
+WARM, COLD = 10.0, 4.0  # seconds a worker has to finish its tasks, and then to give them back
+QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+
+
+class Command(BaseCommand):
+    help = "Run everything: the engines, the web, the workers and the sweeper. Ctrl-C stops it."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="Where the web listens (127.0.0.1).")
+        parser.add_argument("--port", type=port_number, default=8000, help="The web's port (8000).")
+        parser.add_argument("--workers", type=positive, default=2, help="Tasks that run at once (2).")
+        parser.add_argument("--data", metavar="DIR", help="The embedded engines' data folder (COUNTERFOIL_DATA).")
+
+    def handle(self, *, host: str, port: int, workers: int, **options: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # also while we prepare
+        refuse_taken(host, port)
+        url = f"http://{_in_url(host)}:{port}"
+        os.environ.setdefault("PUBLIC_URL", url)
+        try:
+            self.prepare()
+            self.run(url, programs(host, port, workers))
+        except KeyboardInterrupt:
+            return
+        except GivenUp as error:
+            raise CommandError(f"Everything is stopped: {error}") from error
+
+    def prepare(self) -> None:
+        """Bring the database up to date, one process at a time."""
+        with one_at_a_time():
+            call_command("migrate", interactive=False, verbosity=0)
+            if importlib.util.find_spec("tasks.first_start"):
+                from tasks.first_start import activate_test_capabilities
+
+                activate_test_capabilities()
+        connection.close()
+
+    def run(self, url: str, programs: list[Program]) -> None:
+        supervisor = Supervisor(programs, out=sys.stdout)
+
+        def announce() -> bool:
+            if answers(url):
+                supervisor.say(f"Counterfoil is ready at {url}")
+                return True
+            return False
+
+        supervisor.say(f"Counterfoil starts: {url}, admin {url}/admin/, data {data_folder()}. Ctrl-C stops it.")
+        supervisor.run(ready=announce)
+        supervisor.say("Counterfoil has stopped.")
+
+
+def port_number(text: str) -> int:
+    number = positive(text)
+    if number > 65535:
+        raise ArgumentTypeError("a port is at most 65535")
+    return number
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Say that somebody else listens there, before anything is started."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CommandError(f"Cannot listen on {host} port {port} ({reason}): choose another with --port.") from error
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Hold the database's lock for those who prepare it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [PREPARING])
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [PREPARING])
+
+
+def programs(host: str, port: int, workers: int) -> list[Program]:
+    """The web, the workers and the sweeper, in the order in which they stop."""
+    patience = ((signal.SIGTERM, WARM), (signal.SIGQUIT, COLD))
+    shared = {"COUNTERFOIL_DATA": str(embedded.layout().data)}
+    web = (sys.executable, "-m", "config.server", "--host", host, "--port", str(port))
+    return [
+        Program("web", web, shared, farewell=((signal.SIGTERM, 8.0),)),
+        Program(
+            "worker",
+            worker("worker", "--all-queues", "--concurrency", str(workers)),
+            shared,
+            farewell=patience,
+            orphaned=signal.SIGQUIT,
+            stage=1,
+        ),
+        Program(
+            "callbacks",
+            worker("callbacks", "--queues", CALLBACKS_QUEUE, "--concurrency", "1"),
+            shared,
+            farewell=patience,
+            orphaned=signal.SIGQUIT,
+            stage=1,
+        ),
+        Program("sweeper", (sys.executable, "manage.py", "sweep"), shared, stage=2, reports=False),
+    ]
+
+
+def worker(name: str, *options: str) -> tuple[str, ...]:
+    """A Celery worker whose name no other has."""
+    unique = f"{name}-{os.getpid()}@%h"
+    celery = (sys.executable, "-m", "celery", "--quiet", "-A", "config", "worker", "--pool", "prefork")
+    return (*celery, *options, "--hostname", unique, *QUIET)
+
+
+def answers(url: str) -> bool:
+    """Whether the web serves a file, under the name by which it is known."""
+    parts = urlsplit(url)
+    web = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=1)
+    try:
+        web.request("GET", static("admin/css/base.css"), headers={"Host": urlsplit(settings.PUBLIC_URL).netloc})
+        return web.getresponse().status < 500
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        web.close()
+
+
+def data_folder() -> str:
+    place = embedded.layout()
+    return str(place.data) if place.embeds_postgres or place.embeds_valkey else "external"
+
+
+def _in_url(host: str) -> str:
+    """The host as a browser here may name it."""
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,113 @@
+"""The web: granian runs the WSGI application, `python -m config.server [--host HOST] [--port PORT]`.
+
+Whoever streams is told to end by a pipe: `DRAIN_FD` is its reading end, and it is at its end as soon as the server
+stops or is gone. Signals will not do, since granian takes them for itself in its workers.
+"""
+
+import argparse
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from functools import partial
+from typing import Any
+
+from django.conf import settings
+from granian import Granian
+from granian.constants import Interfaces
+from granian.log import LogLevels
+
+from config.processes import report_ready
+
+DRAIN_FD = "DRAIN_FD"
+APPLICATION = "config.wsgi:application"
+THREADS_BESIDE_STREAMS = 64
+KILL_AFTER = 5  # seconds that requests have to end
+
+
+class Server(Granian):
+    """granian, which tells its workers to drain by closing a pipe that they have inherited."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.reader, self.writer = os.pipe()
+
+    def _stop_workers(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self.writer)
+        super()._stop_workers()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    os.environ["DATABASE_POOL"] = "1"  # one process, many threads: they share connections
+    load_or_exit()
+    if sys.platform == "linux":
+        multiprocessing.set_start_method("fork", force=True)
+    server = launch(options.host, options.port)
+    try:
+        server.serve(target_loader=partial(load, server.reader, server.writer), wrap_loader=False)
+    except OSError as error:
+        sys.exit(f"Cannot listen on {options.host} port {options.port}: {error.strerror}.")
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="config.server", description="Serve the API and the admin.")
+    parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"))
+    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8000")))
+    return parser.parse_args(arguments)
+
+
+def load_or_exit() -> None:
+    """Load the application before there are workers: they share its memory, and an error is said once."""
+    try:
+        from config import wsgi  # noqa: F401
+    except Exception as error:
+        traceback.print_exc()
+        sys.exit(f"The application cannot be loaded: {type(error).__name__}: {error}")
+
+
+def launch(host: str, port: int) -> Server:
+    return Server(
+        APPLICATION,
+        address=host,
+        port=port,
+        interface=Interfaces.WSGI,
+        workers=settings.WEB_WORKERS,
+        blocking_threads=settings.WEB_STREAMS + THREADS_BESIDE_STREAMS,
+        backpressure=1024,
+        respawn_failed_workers=True,
+        workers_kill_timeout=KILL_AFTER,
+        log_level=LogLevels.error,
+        log_dictconfig=settings.LOGGING,
+        websockets=False,
+        process_name="counterfoil: web",
+    )
+
+
+def load(reader: int, writer: int) -> Any:
+    """The application, for a worker; one that was forked has inherited the pipe and watches it."""
+    from config.wsgi import application
+
+    if multiprocessing.get_start_method() == "fork":
+        os.close(writer)
+        os.environ[DRAIN_FD] = str(reader)
+        threading.Thread(target=_end_with_the_server, args=(reader,), daemon=True).start()
+    report_ready()
+    return application
+
+
+def _end_with_the_server(reader: int) -> None:
+    """Stop when the server stops; also when it was killed and nobody is left to signal us."""
+    os.read(reader, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(KILL_AFTER + 1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
