@@ -23,6 +23,7 @@ WITH RECURSIVE waiting AS (
         SELECT t.id, t.priority FROM tasks_task t
         WHERE t.account_id = a.id AND t.queue = %(queue)s AND t.status = 'queued' AND t.blocked = 0
             AND t.available_at <= now() AND t.paused_at IS NULL AND NOT (SELECT ids FROM drained) @> ARRAY[t.deployment_id]
+            AND t.deadline > now() AND (t.started_at IS NOT NULL OR t.expires_at > now())
         ORDER BY t.priority DESC, t.id LIMIT 1) head
     WHERE a.running < a.running_limit
     ORDER BY a.running, head.priority DESC, head.id LIMIT 1
@@ -34,6 +35,7 @@ WITH RECURSIVE waiting AS (
         SELECT t.id FROM tasks_task t
         WHERE t.account_id = (SELECT id FROM room) AND t.queue = %(queue)s AND t.status = 'queued' AND t.blocked = 0
             AND t.available_at <= now() AND t.paused_at IS NULL AND NOT (SELECT ids FROM drained) @> ARRAY[t.deployment_id]
+            AND t.deadline > now() AND (t.started_at IS NOT NULL OR t.expires_at > now())
         ORDER BY t.priority DESC, t.id LIMIT 1
         FOR UPDATE SKIP LOCKED)
     RETURNING *
