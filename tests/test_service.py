@@ -93,8 +93,9 @@ def test_a_worker_killed_in_the_middle_of_a_task_costs_a_retry_and_no_credit(con
 
 def kill_the_worker():
     """kill -9 the whole worker, its children first: the one at work and those that could take over at once."""
-    workers = [process for process in psutil.Process().children(recursive=True) if title(process).startswith("counterfoil: worker")]
-    assert len(workers) >= 2, [title(process) for process in psutil.Process().children(recursive=True)]
+    ours = psutil.Process().children(recursive=True)
+    workers = [process for process in ours if title(process).startswith("counterfoil: worker")]
+    assert len(workers) >= 2, [title(process) for process in ours]
     for process in reversed(workers):
         process.send_signal(signal.SIGKILL)
 

@@ -139,6 +139,17 @@ class TaskSerializer(serializers.Serializer):
         return super().to_representation(_view(task))
 
 
+class EventSerializer(serializers.Serializer):
+    """One entry of a task's timeline, as the account's keys see it."""
+
+    object = serializers.ChoiceField(choices=["event"])
+    seq = serializers.IntegerField()
+    type = serializers.CharField()
+    created_at = TimestampField()
+    actor = serializers.ChoiceField(choices=["api_key", "operator", "system"])
+    data = serializers.DictField()
+
+
 def plain(number: Decimal) -> str:
     """The exact decimal, without an exponent or trailing zeros."""
     text = f"{number:f}"

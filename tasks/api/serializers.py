@@ -4,6 +4,7 @@ from datetime import UTC
 from typing import Any
 
 from django.utils.dateparse import parse_datetime
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from tasks import net
@@ -23,6 +24,9 @@ class Moment(serializers.DateTimeField):
             raise serializers.ValidationError("This is an RFC 3339 date-time with an offset.") from error
 
 
+@extend_schema_field(
+    {"type": "object", "additionalProperties": {"type": "string", "maxLength": 500}, "maxProperties": 50}
+)
 class MetadataField(serializers.Field):
     """Up to 50 keys of up to 100 characters; values are strings of up to 500."""
 
@@ -42,6 +46,7 @@ class MetadataField(serializers.Field):
         return value
 
 
+@extend_schema_field({"type": "object", "additionalProperties": True})
 class InputField(serializers.Field):
     """An object; the capability's own serializer checks what is in it."""
 

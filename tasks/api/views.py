@@ -6,6 +6,7 @@ from uuid import UUID
 
 from django.db.models import CharField, F, Func, Value
 from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,6 +20,7 @@ from tasks.api.filters import TaskFilter
 from tasks.api.idempotency import idempotency
 from tasks.api.pagination import page_of
 from tasks.api.parsers import StrictJSONParser
+from tasks.api.schema import EventSerializer, TaskSerializer
 from tasks.api.serializers import CancelTask, CreateTask, Nothing
 from tasks.exceptions import Invalid, TaskNotFound
 from tasks.identifiers import parse_id, public_id
@@ -54,8 +56,10 @@ class TaskViewSet(ViewSet):
         return [] if self._reads_one() else super().get_permissions()
 
     def _reads_one(self) -> bool:
-        return getattr(self, "action_map", {}).get("get") == "retrieve" and self.request.method in ("GET", "HEAD")
+        method = self.request.method if self.request else None
+        return getattr(self, "action_map", {}).get("get") == "retrieve" and method in ("GET", "HEAD")
 
+    @extend_schema(request=CreateTask, responses={202: TaskSerializer, 200: TaskSerializer})
     def create(self, request: Request) -> HttpResponse:
         """Submit a task: 202 with the whole object; 200 for a repeated Idempotency-Key."""
         body = _object(request)
@@ -74,6 +78,7 @@ class TaskViewSet(ViewSet):
         )
         return _submitted(submitted)
 
+    @extend_schema(responses=TaskSerializer(many=True))
     def list(self, request: Request) -> HttpResponse:
         """Summaries, newest first, a page at a time."""
         page, parts = page_of(request), _parts(request)
@@ -86,6 +91,7 @@ class TaskViewSet(ViewSet):
             f'"next_cursor":{json.dumps(cursor)},"has_more":{json.dumps(more)}}}'
         )
 
+    @extend_schema(responses=TaskSerializer)
     def retrieve(self, request: Request, task_id: str) -> HttpResponse:
         """The whole object, with its `seq` as ETag; 304 when the client has seen that."""
         wanted = {"digest": digest_of(request), "id": parse_id(task_id), "seen": _seen(request)}
@@ -105,6 +111,7 @@ class TaskViewSet(ViewSet):
             response["Retry-After"] = "1"
         return response
 
+    @extend_schema(request=CancelTask, responses=TaskSerializer)
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, task_id: str) -> HttpResponse:
         """End a task now. One that has ended is answered as it is."""
@@ -113,6 +120,7 @@ class TaskViewSet(ViewSet):
         lifecycle.cancel(task, by=request.user.actor, reason=reason)
         return _read(task)
 
+    @extend_schema(request=None, responses={202: TaskSerializer, 200: TaskSerializer})
     @action(detail=True, methods=["post"])
     def rerun(self, request: Request, task_id: str) -> HttpResponse:
         """Submit a final task again: 202 with a new task."""
@@ -124,6 +132,7 @@ class TaskViewSet(ViewSet):
             lifecycle.rerun(task, account_id=user.account_id, api_key_id=user.api_key_id, actor=user.actor, **key)
         )
 
+    @extend_schema(responses=EventSerializer(many=True))
     @action(detail=True, methods=["get"])
     def events(self, request: Request, task_id: str) -> Response:
         """The task's timeline after a `seq`, a page at a time."""
@@ -134,6 +143,7 @@ class TaskViewSet(ViewSet):
         shown = [events.public(event) for event in found[:MOST_EVENTS]]
         return Response({"object": "list", "data": shown, "has_more": len(found) > MOST_EVENTS})
 
+    @extend_schema(request=None, responses={202: TaskSerializer})
     @action(detail=True, methods=["post"], url_path="callback/redeliver")
     def redeliver(self, request: Request, task_id: str) -> HttpResponse:
         """Deliver the task's callback again: the same id and bytes, fresh tries."""
