@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 
 from billing.models import Account, ApiKey, Credits
 from billing.triggers import HardTrigger, no_truncate, refusal
+from tasks.identifiers import public_id
 from tasks.models.deployment import Deployment
 from tasks.models.fields import ExactJSONField
 from tasks.statuses import FINAL, MOVES, UNFINISHED, Status
@@ -62,8 +63,9 @@ class Task(models.Model):
     """What a client paid for: one request, its life, its outcome."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    account = models.ForeignKey(Account, models.PROTECT, related_name="tasks")
-    api_key = models.ForeignKey(ApiKey, models.PROTECT, null=True, related_name="+")
+    # Its own index would tempt the planner away from task_claim and task_account.
+    account = models.ForeignKey(Account, models.PROTECT, related_name="tasks", db_index=False)
+    api_key = models.ForeignKey(ApiKey, models.PROTECT, null=True, related_name="+", db_index=False)
     deployment = models.ForeignKey(Deployment, models.PROTECT, related_name="tasks")
     capability = models.CharField(max_length=100)
     model = models.CharField(max_length=64)
@@ -208,4 +210,4 @@ class Task(models.Model):
         ]
 
     def __str__(self) -> str:
-        return str(self.id)
+        return public_id(self.id)
