@@ -1,0 +1,178 @@
+"""What the screens of the admin have in common: they show rows, cheaply, and change none by hand."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from django.contrib.admin.options import BaseModelAdmin
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.template.loader import render_to_string
+from django.urls import NoReverseMatch, reverse
+from django.utils.formats import localize
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timezone import template_localtime
+from unfold.admin import ModelAdmin
+from unfold.paginator import InfinitePaginator
+from unfold.views import ChangeList
+
+NOTHING = "-"
+# What of a long JSON or text a page shows. An output is at most 1 MiB; a browser is not the place to read that.
+SHOWN = 100_000
+# How a field that may be looked up by address can be asked: never by a part of what it holds.
+ASKED = {"", "exact", "id__exact", "isnull"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows below a page's fields. `more` is the address of the list that has all of them."""
+
+    title: str
+    headers: list[str]
+    rows: list[list[Any]]
+    more: str = ""
+
+
+class Rows(ChangeList):
+    """A list that reads only what it shows."""
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: list[str] | None = None) -> QuerySet:
+        return self.model_admin.for_list(super().get_queryset(request, exclude_parameters))
+
+
+class Screen(ModelAdmin):
+    """A list and a page to read. Whoever may change something by hand says so in a subclass."""
+
+    paginator = InfinitePaginator
+    show_full_result_count = False
+    list_per_page = 50
+    list_disable_select_all = True
+    sortable_by = ()
+    ordering = ("-id",)
+    empty_value_display = NOTHING
+    change_form_outer_after_template = "admin/counterfoil/tables.html"
+    # Fields that a list does not read, and fields beside the filters that an address may ask for.
+    heavy: tuple[str, ...] = ()
+    linked: tuple[str, ...] = ()
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return Rows
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        related = self.list_select_related
+        queryset = super().get_queryset(request)
+        return queryset.select_related(*related) if related else queryset
+
+    def for_list(self, queryset: QuerySet) -> QuerySet:
+        return queryset.defer(*self.heavy)
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Only what the page offers: any other lookup would read, bit by bit, a field that the page hides."""
+        field, _, rest = lookup.partition("__")
+        offered = {*self.linked, *(name if isinstance(name, str) else name[0] for name in self.list_filter)}
+        return field in offered and rest in ASKED
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if obj := kwargs.get("obj"):
+            context["tables"] = self.tables(request, obj)
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def tables(self, request: HttpRequest, obj: Any) -> list[Table]:
+        """What stands below the fields of this row's page."""
+        return []
+
+
+class Added:
+    """A screen whose rows may be added, by whom Django's permission allows it."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return BaseModelAdmin.has_add_permission(self, request)
+
+
+class Edited:
+    """A screen whose rows may be edited: an edit writes the columns it changed and leaves alone what moves."""
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return BaseModelAdmin.has_change_permission(self, request, obj)
+
+    def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:  # noqa: FBT001 - Django's
+        obj.save(update_fields=form.changed_data if change else None, force_insert=not change)
+
+
+def when(moment: Any) -> str:
+    """A moment as every page writes it."""
+    return localize(template_localtime(moment)) if moment else NOTHING
+
+
+def amount(credits_: Decimal | None) -> str:
+    return NOTHING if credits_ is None else f"{credits_:f}"
+
+
+def link(to: str, pk: Any, text: Any) -> SafeString | str:
+    """A link to a row's page; `to` is `app_model`."""
+    if pk is None:
+        return NOTHING
+    try:
+        return format_html('<a href="{}" class="text-link">{}</a>', reverse(f"admin:{to}_change", args=[pk]), text)
+    except NoReverseMatch:
+        return str(text)
+
+
+def listing(to: str, **lookups: Any) -> str:
+    """The address of a list, narrowed to these values."""
+    query = "&".join(f"{name}__exact={value}" for name, value in lookups.items())
+    return f"{reverse(f'admin:{to}_changelist')}?{query}"
+
+
+def label(text: str, kind: str = "") -> SafeString:
+    """A word in a colour: success, danger, warning, info or none."""
+    return render_to_string("unfold/helpers/label.html", {"text": text, "type": kind})
+
+
+def pretty(value: Any) -> SafeString | str:
+    """JSON to read, escaped."""
+    if value is None:
+        return NOTHING
+    return preformatted(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def preformatted(text: str) -> SafeString | str:
+    """Text as it is, escaped; a very long one is cut and says so."""
+    if not text:
+        return NOTHING
+    return render_to_string("admin/counterfoil/text.html", {"text": text[:SHOWN], "left_out": len(text) - SHOWN})
+
+
+def compact(data: dict[str, Any] | None) -> str:
+    """A small JSON object on one line."""
+    return ", ".join(f"{name}: {_plain(value)}" for name, value in (data or {}).items())
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def table(title: str, rows: Iterable[Any], *columns: tuple[str, str | Callable[[Any], Any]], more: str = "") -> Table:
+    """A table of these rows; a column is a header and an attribute, or a function of the row."""
+    cells = [[_cell(of(row) if callable(of) else getattr(row, of)) for _, of in columns] for row in rows]
+    return Table(title, [header for header, _ in columns], cells, more)
+
+
+def _cell(value: Any) -> Any:
+    if value is None or value == "":
+        return NOTHING
+    if hasattr(value, "tzinfo"):
+        return when(value)
+    return amount(value) if isinstance(value, Decimal) else value

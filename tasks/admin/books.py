@@ -1,0 +1,85 @@
+"""The books: charges, transfers and usage lines, each beside the task it is for."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from billing.admin.screens import Screen, Table, amount, label, link, table
+from billing.models import Charge, Transfer, UsageLine
+from tasks.admin.found import FoundByTaskOrAccount, task_link
+
+KINDS = {Transfer.Kind.GRANT: "success", Transfer.Kind.REFUND: "warning", Transfer.Kind.ADJUSTMENT: "warning"}
+
+
+class BookScreen(FoundByTaskOrAccount, Screen):
+    list_select_related = ("account",)
+    linked = ("account", "task_id")
+
+    @admin.display(description="task")
+    def of_task(self, row: Any) -> str:
+        return task_link(row.task_id)
+
+    @admin.display(description="account")
+    def of_account(self, row: Any) -> str:
+        return link("billing_account", row.account_id, row.account)
+
+
+@admin.register(Transfer)
+class TransferScreen(BookScreen):
+    list_display = ("id", "what", "amount", "account", "available_after", "of_task", "reason", "actor", "created_at")
+    list_filter = ("kind",)
+    fields = (
+        "what", "amount", "of_account", "account_seq", "of_task", "usage_line", "reason", "actor", "key",
+        "granted_after", "available_after", "held_after", "charged_after", "created_at",
+    )  # fmt: skip
+
+    @admin.display(description="kind")
+    def what(self, transfer: Transfer) -> str:
+        return label(transfer.kind, KINDS.get(transfer.kind, ""))
+
+
+@admin.register(Charge)
+class ChargeScreen(BookScreen):
+    ordering = ("-task_id",)
+    list_display = ("shown", "account", "held", "charged", "refunded", "of_task", "created_at")
+    fields = ("of_task", "of_account", "held", "charged", "refunded", "net", "created_at")
+
+    @admin.display(description="charge")
+    def shown(self, charge: Charge) -> str:
+        return amount(charge.charged - charge.refunded)
+
+    @admin.display(description="charged and not refunded")
+    def net(self, charge: Charge) -> str:
+        return amount(charge.charged - charge.refunded)
+
+    def tables(self, request: HttpRequest, obj: Charge) -> list[Table]:
+        lines = table(
+            "Usage lines",
+            UsageLine.objects.filter(task_id=obj.pk).order_by("position"),
+            ("Meter", lambda line: link("billing_usageline", line.pk, line.meter)),
+            ("Quantity", lambda line: f"{line.quantity.normalize():f} {line.unit}"),
+            ("Listed", "listed_amount"),
+            ("Billed", "billed_amount"),
+        )
+        transfers = table(
+            "Transfers",
+            Transfer.objects.filter(task_id=obj.pk).order_by("-account_seq")[:100],
+            ("No.", lambda transfer: link("billing_transfer", transfer.pk, transfer.account_seq)),
+            ("Kind", "kind"),
+            ("Amount", "amount"),
+            ("Reason", "reason"),
+            ("By", "actor"),
+            ("Time", "created_at"),
+        )
+        return [lines, transfers]
+
+
+@admin.register(UsageLine)
+class UsageLineScreen(BookScreen):
+    list_display = ("id", "meter", "quantity", "unit", "billed_amount", "account", "of_task", "created_at")
+    list_filter = ("meter",)
+    fields = (
+        "of_task", "of_account", "position", "meter", "quantity", "unit", "unit_size", "unit_price", "price",
+        "listed_amount", "billed_amount", "usd_reference", "estimated", "created_at",
+    )  # fmt: skip

@@ -1,0 +1,81 @@
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from billing.admin.screens import Screen, Table, label, link, listing, preformatted, table
+from tasks.admin.found import FoundByTask, FoundByTaskOrAccount, HidesContent, task_link
+from tasks.models import Callback, CallbackAttempt
+
+COLOURS = {Callback.Status.DELIVERED: "success", Callback.Status.FAILED: "danger"}
+
+
+@admin.register(Callback)
+class CallbackScreen(HidesContent, FoundByTaskOrAccount, Screen):
+    content = ("shown_body",)
+    heavy = ("body",)
+    list_display = ("event", "of_task", "account", "state", "attempt_count", "next_attempt_at", "url", "created_at")
+    list_filter = ("status",)
+    list_select_related = ("account",)
+    linked = ("task", "account")
+    fields = (
+        "event", "of_task", "of_account", "url", "format", "state", "attempt_count", "tries_left", "next_attempt_at",
+        "delivered_at", "last_error", "created_at", "shown_body",
+    )  # fmt: skip
+
+    @admin.display(description="task")
+    def of_task(self, callback: Callback) -> str:
+        return task_link(callback.task_id)
+
+    @admin.display(description="account")
+    def of_account(self, callback: Callback) -> str:
+        return link("billing_account", callback.account_id, callback.account)
+
+    @admin.display(description="status")
+    def state(self, callback: Callback) -> str:
+        return label(callback.status, COLOURS.get(callback.status, ""))
+
+    @admin.display(description="body")
+    def shown_body(self, callback: Callback) -> str:
+        return preformatted(callback.body)
+
+    def tables(self, request: HttpRequest, obj: Callback) -> list[Table]:
+        tries = table(
+            "Tries, the newest first",
+            obj.attempts.order_by("-number")[:50],
+            ("Time", "started_at"),
+            ("No.", "number"),
+            ("Status", "status_code"),
+            ("Took", lambda attempt: f"{attempt.duration_ms} ms"),
+            ("Error", "error"),
+            ("Answer", "response"),
+            more=listing("tasks_callbackattempt", callback__id=obj.pk),
+        )
+        return [tries]
+
+
+@admin.register(CallbackAttempt)
+class CallbackAttemptScreen(FoundByTask, Screen):
+    task_column = "callback__task_id"
+    list_display = ("started_at", "of_task", "number", "status_code", "duration_ms", "url", "error")
+    list_select_related = ("callback",)
+    linked = ("callback",)
+    fields = ("started_at", "of_callback", "of_task", "number", "status_code", "duration_ms", "error", "shown_answer")
+
+    def for_list(self, queryset: QuerySet) -> QuerySet:
+        return super().for_list(queryset).defer("response", "callback__body")
+
+    @admin.display(description="callback")
+    def of_callback(self, attempt: CallbackAttempt) -> str:
+        return link("tasks_callback", attempt.callback_id, attempt.callback)
+
+    @admin.display(description="task")
+    def of_task(self, attempt: CallbackAttempt) -> str:
+        return task_link(attempt.callback.task_id)
+
+    @admin.display(description="URL")
+    def url(self, attempt: CallbackAttempt) -> str:
+        return attempt.callback.url
+
+    @admin.display(description="answer")
+    def shown_answer(self, attempt: CallbackAttempt) -> str:
+        return preformatted(attempt.response)

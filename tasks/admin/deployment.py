@@ -1,0 +1,40 @@
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Field
+from django.http import HttpRequest
+from unfold.widgets import UnfoldAdminSelectWidget
+
+from billing.admin.screens import Added, Edited, Screen, label
+from tasks import capabilities
+from tasks.models import Deployment
+
+
+@admin.register(Deployment)
+class DeploymentScreen(Added, Edited, Screen):
+    list_display = ("name", "state", "capability", "rate_card", "queue", "timeout", "max_retries", "is_default")
+    list_filter = ("is_active",)
+    list_select_related = ("rate_card",)
+    search_fields = ("name", "capability")
+    ordering = ("name",)
+    readonly_fields = ("drained_at", "created_at")
+    fieldsets = (
+        (None, {"fields": ("name", "capability", "resolved_model", "rate_card", "is_active", "is_default")}),
+        ("Work", {"fields": ("settings", "queue", "timeout", "max_retries", "ttl", "max_lifetime", "max_pending")}),
+        ("Money", {"fields": ("bills_partial_output",)}),
+        ("History", {"fields": readonly_fields}),
+    )
+
+    def formfield_for_dbfield(self, db_field: Field, request: HttpRequest, **kwargs: Any) -> forms.Field | None:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if db_field.name == "capability":
+            names = [(name, name) for name in sorted(capabilities.REGISTRY)]
+            return forms.ChoiceField(choices=names, widget=UnfoldAdminSelectWidget, label=field.label)
+        return field
+
+    @admin.display(description="status")
+    def state(self, deployment: Deployment) -> str:
+        if not deployment.is_active:
+            return label("inactive", "danger")
+        return label("drained", "warning") if deployment.drained_at else label("active", "success")

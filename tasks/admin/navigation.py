@@ -1,0 +1,45 @@
+"""The admin's menu: what an operator looks for, in the order of a working day."""
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+MENU = [
+    ("Tasks", [
+        ("Tasks", "bolt", "tasks_task"),
+        ("Runs", "directions_run", "tasks_run"),
+        ("Events", "timeline", "tasks_taskevent"),
+        ("Callbacks", "outgoing_mail", "tasks_callback"),
+        ("Callback tries", "sync_alt", "tasks_callbackattempt"),
+    ]),
+    ("Billing", [
+        ("Accounts", "account_balance_wallet", "billing_account"),
+        ("API keys", "key", "billing_apikey"),
+        ("Charges", "receipt_long", "billing_charge"),
+        ("Usage lines", "speed", "billing_usageline"),
+        ("Transfers", "swap_horiz", "billing_transfer"),
+    ]),
+    ("Set-up", [
+        ("Deployments", "deployed_code", "tasks_deployment"),
+        ("Rate cards", "sell", "billing_ratecard"),
+        ("Prices", "payments", "billing_price"),
+        ("Users", "person", "auth_user"),
+        ("Groups", "group", "auth_group"),
+    ]),
+]  # fmt: skip
+
+
+def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
+    """The groups of the menu, each with the lists this user may see."""
+    groups = [(title, [_item(*item) for item in items if _may_see(request, item[2])]) for title, items in MENU]
+    return [{"title": title, "separator": True, "items": items} for title, items in groups if items]
+
+
+def _item(title: str, icon: str, screen: str) -> dict[str, Any]:
+    return {"title": title, "icon": icon, "link": reverse(f"admin:{screen}_changelist")}
+
+
+def _may_see(request: HttpRequest, screen: str) -> bool:
+    app, _, model = screen.partition("_")
+    return request.user.has_perm(f"{app}.view_{model}") or request.user.has_perm(f"{app}.change_{model}")

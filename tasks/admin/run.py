@@ -1,0 +1,39 @@
+from django.contrib import admin
+
+from billing.admin.screens import Screen, label, preformatted, pretty
+from tasks.admin.found import FoundByTask, HidesContent, task_link
+from tasks.models import Run
+from tasks.statuses import RunStatus
+
+COLOURS = {RunStatus.SUCCEEDED: "success", RunStatus.FAILED: "danger", RunStatus.EXCEPTION: "warning"}
+
+
+@admin.register(Run)
+class RunScreen(HidesContent, FoundByTask, Screen):
+    content = ("shown_text",)
+    heavy = ("partial_text",)
+    list_display = (
+        "__str__", "of_task", "state", "reason_created", "reason_resolved", "worker", "started_at", "resolved_at",
+    )  # fmt: skip
+    list_filter = ("status", "reason_resolved")
+    linked = ("task",)
+    fields = (
+        "number", "of_task", "state", "reason_created", "reason_resolved", "worker", "lease_expires_at",
+        "shown_usage", "scheduled_at", "started_at", "resolved_at", "shown_text",
+    )  # fmt: skip
+
+    @admin.display(description="task")
+    def of_task(self, run: Run) -> str:
+        return task_link(run.task_id)
+
+    @admin.display(description="status")
+    def state(self, run: Run) -> str:
+        return label(run.status, COLOURS.get(run.status, ""))
+
+    @admin.display(description="usage so far")
+    def shown_usage(self, run: Run) -> str:
+        return pretty(run.usage or None)
+
+    @admin.display(description="text so far")
+    def shown_text(self, run: Run) -> str:
+        return preformatted(run.partial_text)

@@ -1,0 +1,77 @@
+"""Who uses the admin in tests, and what they click."""
+
+from importlib import import_module
+
+from django.apps import apps
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.urls import reverse
+
+GROUPS = ("Operator", "Billing", "Support")
+
+
+class Person:
+    """A browser that is logged in."""
+
+    def __init__(self, user: User) -> None:
+        self.user = user
+        self.client = Client()
+        self.client.force_login(user)
+
+    def get(self, url: str, **query):
+        return self.client.get(url, query)
+
+    def ask(self, row, act: str, *others):
+        """The page that asks before an act."""
+        return self.client.get(act_url(row, act, *others))
+
+    def do(self, row, act: str, *others, **data):
+        """Submit that page as it was served, with these fields filled in; the answer after its redirect."""
+        page = self.ask(row, act, *others)
+        return self.send(row, act, page, *others, **data) if page.status_code == 200 else page
+
+    def send(self, row, act: str, page, *others, **data):
+        ids = ",".join(str(each.pk) for each in (row, *others))
+        fields = {"reason": "because", "key": page.context["form"]["key"].value(), "ids": ids}
+        return self.client.post(act_url(row, act, *others), fields | data, follow=True)
+
+
+def root() -> Person:
+    return Person(User.objects.create_superuser("root"))
+
+
+def member(group: str) -> Person:
+    """Somebody whose only rights come from a ready-made group."""
+    import_module("tasks.migrations.0004_groups").create_groups(apps, None)
+    user = User.objects.create_user(f"one-of-{group.lower()}", is_staff=True)
+    user.groups.add(Group.objects.get(name=group))
+    return Person(user)
+
+
+def screen(row_or_model) -> str:
+    return f"{row_or_model._meta.app_label}_{row_or_model._meta.model_name}"
+
+
+def page_url(row) -> str:
+    return reverse(f"admin:{screen(row)}_change", args=[row.pk])
+
+
+def list_url(model) -> str:
+    return reverse(f"admin:{screen(model)}_changelist")
+
+
+def act_url(row, act: str, *others) -> str:
+    ids = ",".join(str(each.pk) for each in (row, *others))
+    return f"{reverse(f'admin:{screen(row)}_{act}')}?ids={ids}"
+
+
+def told(response) -> list[str]:
+    """What the page says happened."""
+    return [str(message) for message in response.context["messages"]]
+
+
+def history(row) -> list[str]:
+    """What Django's admin history says about a row, the oldest first."""
+    entries = LogEntry.objects.filter(object_id=str(row.pk), content_type__model=row._meta.model_name)
+    return [entry.get_change_message() for entry in entries.order_by("pk")]

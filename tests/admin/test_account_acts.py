@@ -1,0 +1,291 @@
+"""Credits, keys, secrets, limits and the door of an account: by whom, once, and what is shown once."""
+
+import re
+from datetime import timedelta
+from decimal import Decimal
+from types import SimpleNamespace
+
+import pytest
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
+from django.contrib.sessions.models import Session
+from django.urls import reverse
+from django.utils import timezone
+
+from billing.credentials import decrypt, digest
+from billing.models import Account, ApiKey, Transfer
+from tests.admin.people import act_url, history, list_url, member, page_url, root, told
+from tests.builders import account, key, submit
+
+pytestmark = pytest.mark.django_db(transaction=True)
+SECRET = re.compile(r"cf_(?:live|test)_[0-9A-Za-z]{8}_[0-9A-Za-z]{43}")
+LIMITS = {
+    "name": "Acme",
+    "running_limit": "10",
+    "pending_limit": "1000",
+    "requests_per_minute": "600",
+    "credit_limit": "0",
+    "monthly_cap": "",
+    "low_balance_threshold": "",
+}
+
+
+def available(of) -> Decimal:
+    return Account.objects.get(pk=of.pk).available
+
+
+def posted(of) -> list[tuple]:
+    rows = Transfer.objects.filter(account=of).exclude(reason="opening balance").order_by("id")
+    return list(rows.values_list("kind", "amount", "actor", "reason"))
+
+
+def test_a_grant_gives_credits_once_a_form():
+    owner, person = account(), root()
+    page = person.ask(owner, "grant")
+
+    first = person.send(owner, "grant", page, amount="2.5", reason="invoice 17")
+    second = person.send(owner, "grant", page, amount="2.5", reason="invoice 17")
+
+    assert posted(owner) == [("grant", Decimal("2.5"), "operator:root", "invoice 17")]
+    assert told(first) == ["Acme: Granted 2.5000; 12.5000 credits are available now."]
+    assert told(second) == ["Acme: this form was sent before, and has moved its credits."]
+    assert history(owner) == ["Granted 2.5000; 12.5000 credits are available now. Reason: invoice 17"]
+
+
+def test_a_grant_goes_to_each_of_the_chosen_accounts():
+    one, other, person = account(), account(name="Umbrella"), root()
+
+    person.do(one, "grant", other, amount="1", reason="sorry")
+
+    assert (available(one), available(other)) == (11, 11)
+
+
+def test_an_adjustment_has_a_sign():
+    owner, person = account(), root()
+
+    person.do(owner, "adjust", amount="-4", reason="typo")
+    person.do(owner, "adjust", amount="1", reason="typo")
+
+    assert [row[:2] for row in posted(owner)] == [("adjustment", -4), ("adjustment", 1)]
+    assert available(owner) == 7
+
+
+def test_an_adjustment_below_the_limit_is_refused_with_a_sentence():
+    owner, person = account(), root()
+
+    answer = person.do(owner, "adjust", amount="-10.0001")
+
+    assert len(told(answer)) == 1
+    assert (posted(owner), history(owner), available(owner)) == ([], [], 10)
+
+
+@pytest.mark.parametrize(("act", "amount"), [("grant", "0"), ("grant", "-1"), ("adjust", "0"), ("grant", "1e20")])
+def test_an_amount_that_is_none_is_an_error_of_the_form(act, amount):
+    owner, person = account(), root()
+
+    answer = person.do(owner, act, amount=amount)
+
+    assert "amount" in answer.context["form"].errors
+    assert available(owner) == 10
+
+
+def test_more_credits_than_a_balance_can_hold_are_refused_with_a_sentence():
+    owner, person = account(), root()
+
+    answer = person.do(owner, "grant", amount="9999999999999999.9999")
+
+    assert told(answer) == ["Acme: a number is too large."]
+    assert (available(owner), history(owner)) == (10, [])
+
+
+def everything_kept(person) -> str:
+    """All that outlives an answer: rows of keys and accounts, sessions, cookies, the admin's history."""
+    rows = [*ApiKey.objects.values(), *Account.objects.values(), *LogEntry.objects.values(), *Transfer.objects.values()]
+    sessions = [session.get_decoded() for session in Session.objects.all()]
+    return repr(rows) + repr(sessions) + repr([cookie.value for cookie in person.client.cookies.values()])
+
+
+def test_a_new_key_is_shown_once_and_kept_nowhere():
+    owner, person = account(), root()
+    soon = timezone.now() + timedelta(days=30)
+    when = {"expires_at_0": soon.strftime("%Y-%m-%d"), "expires_at_1": "12:00:00"}
+
+    answer = person.do(owner, "issue-key", name="ci", scopes=["tasks:read"], reason="asked by mail", **when)
+
+    [secret] = set(SECRET.findall(answer.content.decode()))
+    issued = ApiKey.objects.get()
+    assert (issued.name, issued.scopes, issued.digest) == ("ci", ["tasks:read"], digest(secret))
+    assert issued.expires_at.date() == soon.date()
+    assert answer.redirect_chain == []
+    assert "no-store" in answer["Cache-Control"]
+    assert secret not in everything_kept(person)
+    assert not SECRET.search(person.get(page_url(owner)).content.decode())
+    assert not SECRET.search(person.get(page_url(issued)).content.decode())
+    assert history(owner) == [f"Issued the API key ci ({issued.prefix}…). Reason: asked by mail"]
+
+
+@pytest.mark.parametrize("wrong", [{"scopes": ["everything"]}, {"scopes": []}, {"name": ""}, {"expires_at_0": "soon"}])
+def test_a_key_that_makes_no_sense_is_an_error_of_the_form(wrong):
+    owner, person = account(), root()
+
+    answer = person.do(owner, "issue-key", **({"name": "ci", "scopes": ["tasks:read"]} | wrong))
+
+    assert answer.context["form"].errors
+    assert not ApiKey.objects.exists()
+
+
+def test_a_revoked_key_stays_revoked():
+    issued, _ = key(account())
+    person = root()
+    page = person.ask(issued, "revoke")
+
+    person.send(issued, "revoke", page, reason="leaked")
+    revoked_at = ApiKey.objects.get().revoked_at
+    answer = person.send(issued, "revoke", page, reason="leaked")
+
+    assert revoked_at is not None
+    assert ApiKey.objects.get().revoked_at == revoked_at
+    assert told(answer) == [f"{issued}: it was revoked before."]
+    assert history(issued) == ["Revoked the key. Reason: leaked"]
+
+
+def test_disabling_an_account_closes_its_twin_too_and_enabling_opens_both():
+    owner, person = account(), root()
+    twin = account("0", name="Acme (test)", twin_of=owner)
+
+    def doors():
+        return [Account.objects.get(pk=row.pk).is_active for row in (owner, twin)]
+
+    person.do(owner, "disable", reason="unpaid")
+    assert doors() == [False, False]
+    person.do(owner, "enable", reason="paid")
+    assert doors() == [True, True]
+    assert told(person.do(owner, "enable")) == ["Acme: it was enabled before."]
+    assert history(owner) == ["Disabled the account. Reason: unpaid", "Enabled the account. Reason: paid"]
+
+
+def test_a_rotated_secret_is_shown_once_and_the_previous_one_stays_for_a_day():
+    owner, person = account(), root()
+    before = decrypt(owner.callback_secret)
+
+    answer = person.do(owner, "rotate-secret", reason="routine")
+
+    owner.refresh_from_db()
+    now = decrypt(owner.callback_secret)
+    assert now != before == decrypt(owner.callback_secret_previous)
+    assert timedelta(hours=23) < owner.callback_secret_previous_until - timezone.now() <= timedelta(hours=24)
+    assert now in answer.content.decode().replace("&#x2B;", "+")
+    assert now not in everything_kept(person)
+    assert history(owner) == ["Rotated the callback secret. Reason: routine"]
+
+
+def test_an_account_is_opened_with_credits_and_a_first_key():
+    person, url = root(), reverse("admin:billing_account_add")
+
+    answer = person.client.post(url, {"name": "Umbrella", "opening_credits": "50", "first_key": "ci"})
+
+    opened = Account.objects.get()
+    [secret] = set(SECRET.findall(answer.content.decode()))
+    assert (opened.name, opened.available) == ("Umbrella", 50)
+    assert ApiKey.objects.get(account=opened).digest == digest(secret)
+    assert decrypt(opened.callback_secret) in answer.content.decode().replace("&#x2B;", "+")
+    assert secret not in everything_kept(person)
+    assert decrypt(opened.callback_secret) not in everything_kept(person)
+    assert posted(opened) == [("grant", 50, "operator:root", "Opening credits")]
+    assert history(opened) == ["Opened the account."]
+
+
+def test_an_account_needs_a_name_only():
+    person, url = root(), reverse("admin:billing_account_add")
+
+    assert person.client.post(url, {"name": ""}).context["form"].errors
+    assert person.client.post(url, {"name": "Umbrella"}).status_code == 200
+
+    assert Account.objects.get().available == 0
+
+
+def test_saving_an_account_changes_its_limits_and_nothing_else():
+    owner, person = account("10"), root()
+    submit(owner)
+    frozen = Account.objects.values().get(pk=owner.pk)
+    forged = {
+        "granted": "999", "available": "999", "held": "999", "charged": "999", "pending": "9", "running": "9",
+        "account_seq": "9", "month_spent": "9", "is_active": "", "twin_of": str(owner.pk), "callback_secret": "x",
+        "callback_secret_previous": "x", "id": "x", "created_at_0": "2000-01-01",
+    }  # fmt: skip
+
+    answer = person.client.post(page_url(owner), LIMITS | forged | {"name": "Acme Ltd", "running_limit": "3"})
+
+    assert answer.status_code == 302
+    assert Account.objects.values().get(pk=owner.pk) == frozen | {"name": "Acme Ltd", "running_limit": 3}
+    assert history(owner) == ["Changed Name and Running limit."]
+
+
+def test_saving_an_account_leaves_alone_what_moved_since_it_was_read():
+    owner = account("10")
+    stale = Account.objects.get(pk=owner.pk)
+    submit(owner)
+    stale.name = "Acme Ltd"
+
+    form = SimpleNamespace(changed_data=["name"])
+    admin.site.get_model_admin(Account).save_model(None, stale, form, change=True)
+
+    owner.refresh_from_db()
+    assert (owner.name, owner.available, owner.held, owner.pending) == ("Acme Ltd", 9, 1, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"credit_limit": "-1"}, {"running_limit": "-1"}, {"name": ""}, {"monthly_cap": "x"}])
+def test_limits_that_make_no_sense_are_errors_of_the_form(wrong):
+    owner, person = account(), root()
+
+    answer = person.client.post(page_url(owner), LIMITS | wrong)
+
+    assert answer.context["errors"]
+    owner.refresh_from_db()
+    assert (owner.name, owner.credit_limit, owner.running_limit) == ("Acme", 0, 10)
+
+
+ACTS = ("grant", "adjust", "issue-key", "rotate-secret", "disable")
+
+
+@pytest.mark.parametrize("group", ["Operator", "Billing", "Support"])
+def test_each_act_is_for_its_groups_only(group):
+    owner, person = account(), member(group)
+    issued, _ = key(owner)
+    allowed = group == "Billing"
+    page, offered = person.get(page_url(owner)).content.decode(), person.get(list_url(Account)).content.decode()
+
+    for act in ACTS:
+        assert person.ask(owner, act).status_code == (200 if allowed else 403), act
+        assert (reverse(f"admin:billing_account_{act}") in page) == allowed, act
+        assert (f'value="{act}"' in offered) == (allowed and act not in ("issue-key", "rotate-secret")), act
+        if not allowed:
+            fields = {"reason": "x", "ids": str(owner.pk), "amount": "1"}
+            assert person.client.post(act_url(owner, act), fields).status_code == 403
+    assert person.ask(issued, "revoke").status_code == (200 if allowed else 403)
+    assert person.get(reverse("admin:billing_account_add")).status_code == (200 if allowed else 403)
+    assert ('name="credit_limit"' in page) == allowed
+    if not allowed:
+        assert person.client.post(reverse("admin:billing_account_add"), {"name": "x"}).status_code == 403
+        assert person.client.post(page_url(owner), LIMITS | {"name": "x"}).status_code == 403
+    assert Account.objects.get().name == "Acme"
+
+
+def test_a_secret_is_for_one_account_at_a_time():
+    one, other, person = account(), account(name="Umbrella"), root()
+
+    assert person.ask(one, "issue-key", other).status_code == 404
+
+
+def test_opening_an_account_gives_only_what_its_opener_may_give():
+    person = member("Support")
+    for name in ("add_account", "view_account"):
+        person.user.user_permissions.add(Permission.objects.get(codename=name))
+
+    person.client.post(
+        reverse("admin:billing_account_add"), {"name": "Umbrella", "opening_credits": "50", "first_key": "ci"}
+    )
+
+    assert Account.objects.get().available == 0
+    assert not ApiKey.objects.exists()

@@ -1,0 +1,163 @@
+"""Deployments and prices: the rows that operators write themselves; and the ready-made groups."""
+
+from datetime import timedelta
+from decimal import Decimal
+from importlib import import_module
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group, Permission
+from django.urls import reverse
+from django.utils import timezone
+
+from billing.models import Price, RateCard
+from tasks.models import Deployment
+from tests.admin.people import history, member, page_url, root
+from tests.builders import deployment
+
+pytestmark = pytest.mark.django_db
+PRICE = {"meter": "input_tokens", "unit_size": "1000", "credits": "0.5", "effective_from_0": "", "effective_from_1": ""}
+
+
+def add(person, model, fields):
+    return person.client.post(reverse(f"admin:{model}_add"), fields)
+
+
+def test_a_price_is_added_from_now_on_with_its_meters_unit():
+    card, person = RateCard.objects.create(name="gold"), root()
+
+    answer = add(person, "billing_price", PRICE | {"rate_card": str(card.pk)})
+
+    assert answer.status_code == 302
+    price = Price.objects.get(rate_card=card)
+    assert (price.meter, price.unit, price.unit_size, price.credits) == ("input_tokens", "token", 1000, Decimal("0.5"))
+    assert price.effective_from <= timezone.now()
+
+
+def test_a_price_is_added_for_later_but_never_for_the_past():
+    card, person = RateCard.objects.create(name="gold"), root()
+    later = timezone.now() + timedelta(days=2)
+    past = {"rate_card": str(card.pk), "effective_from_0": "2020-01-01", "effective_from_1": "00:00:00"}
+    future = past | {"effective_from_0": later.strftime("%Y-%m-%d")}
+
+    refused = add(person, "billing_price", PRICE | past)
+    added = add(person, "billing_price", PRICE | future)
+    again = add(person, "billing_price", PRICE | future)
+
+    assert refused.context["errors"]
+    assert added.status_code == 302
+    assert again.context["errors"]
+    assert Price.objects.get(rate_card=card).effective_from.date() == later.date()
+
+
+@pytest.mark.parametrize("wrong", [{"credits": "-1"}, {"unit_size": "0"}, {"meter": "bananas"}, {"credits": "1e12"}])
+def test_a_price_that_makes_no_sense_is_an_error_of_the_form(wrong):
+    card, person = RateCard.objects.create(name="gold"), root()
+
+    answer = add(person, "billing_price", PRICE | {"rate_card": str(card.pk)} | wrong)
+
+    assert answer.context["errors"]
+    assert not Price.objects.filter(rate_card=card).exists()
+
+
+def test_a_price_is_never_changed():
+    price = Price.objects.create(rate_card=RateCard.objects.create(name="gold"), meter="task", unit="task", credits=1)
+
+    answer = root().client.post(page_url(price), PRICE)
+
+    assert answer.status_code == 403
+
+
+def fields_of(to: Deployment, **changed):
+    names = ("name", "capability", "resolved_model", "queue", "timeout", "max_retries", "ttl", "max_lifetime")
+    flags = {name: "on" for name in ("is_active", "is_default", "bills_partial_output") if getattr(to, name)}
+    settings = {"rate_card": str(to.rate_card_id), "settings": "{}", "max_pending": ""}
+    return {name: getattr(to, name) for name in names} | flags | settings | changed
+
+
+def test_a_deployment_is_added_and_edited():
+    card, person = RateCard.objects.create(name="gold"), root()
+    new = Deployment(name="fast", capability="test.work", resolved_model="fast-1", rate_card=card)
+
+    added = add(person, "tasks_deployment", fields_of(new))
+    made = Deployment.objects.get(name="fast")
+    edited = person.client.post(page_url(made), fields_of(made, timeout=5, settings='{"base_url": "https://x"}'))
+
+    assert (added.status_code, edited.status_code) == (302, 302)
+    made.refresh_from_db()
+    assert (made.timeout, made.settings, made.is_active) == (5, {"base_url": "https://x"}, True)
+    assert history(made) == ["Added.", "Changed Settings and Timeout."]
+
+
+def test_an_edit_of_a_deployment_leaves_alone_that_it_was_drained_meanwhile():
+    made, person = deployment(), root()
+    Deployment.objects.filter(pk=made.pk).update(drained_at=timezone.now())
+
+    person.client.post(page_url(made), fields_of(made, timeout=5, drained_at="", drained_at_0=""))
+
+    made.refresh_from_db()
+    assert made.timeout == 5
+    assert made.drained_at is not None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"queue": "callbacks"}, {"name": "Not A Name"}, {"timeout": 0}, {"capability": "no.such"}, {"settings": "{"}],
+)
+def test_a_deployment_that_makes_no_sense_is_an_error_of_the_form(wrong):
+    made, person = deployment(), root()
+
+    answer = person.client.post(page_url(made), fields_of(made) | wrong)
+
+    assert answer.context["errors"]
+
+
+@pytest.mark.parametrize("group", ["Operator", "Billing", "Support"])
+def test_set_up_is_for_its_groups_only(group):
+    made, person = deployment(), member(group)
+
+    assert person.get(reverse("admin:tasks_deployment_add")).status_code == (200 if group == "Operator" else 403)
+    assert person.get(reverse("admin:billing_price_add")).status_code == (200 if group == "Billing" else 403)
+    answer = person.client.post(page_url(made), fields_of(made, timeout=5))
+    assert answer.status_code == (302 if group == "Operator" else 403)
+
+
+def acts_of(group):
+    kept = Group.objects.get(name=group).permissions.all()
+    return {p.codename for p in kept if not p.codename.startswith("view_") or p.codename == "view_content"}
+
+
+TASK_ACTS = {
+    "cancel_task", "rerun_task", "pause_task", "extend_deadline", "change_priority", "redeliver_callback",
+    "drain_deployment", "delete_content", "view_content",
+}  # fmt: skip
+BILLING_ACTS = {
+    "refund_charge", "grant_credits", "adjust_credits", "issue_apikey", "rotate_secret", "disable_account",
+}  # fmt: skip
+
+
+def test_the_ready_made_groups_may_what_was_decided():
+    import_module("tasks.migrations.0004_groups").create_groups(apps, None)
+
+    assert acts_of("Operator") == TASK_ACTS | {"add_deployment", "change_deployment"}
+    assert acts_of("Billing") == BILLING_ACTS | {"cancel_task", "rerun_task"} | {
+        "add_account", "change_account", "add_price", "add_ratecard",
+    }  # fmt: skip
+    assert acts_of("Support") == set()
+
+
+def test_every_act_of_ours_is_somebodys():
+    ours = {(model._meta.app_label, name) for model in apps.get_models() for name, _ in model._meta.permissions}
+
+    assert {name for app, name in ours if app in ("tasks", "billing")} == TASK_ACTS | BILLING_ACTS
+
+
+def test_the_groups_are_kept_when_they_are_made_again():
+    made = import_module("tasks.migrations.0004_groups").create_groups
+    made(apps, None)
+    Group.objects.get(name="Support").permissions.add(Permission.objects.get(codename="cancel_task"))
+
+    made(apps, None)
+
+    assert acts_of("Support") == {"cancel_task"}
+    assert Group.objects.count() == 3

@@ -1,0 +1,79 @@
+"""One row of every model, with something in every text that a browser would run if it were not escaped."""
+
+from types import SimpleNamespace
+
+from django.utils import timezone
+
+from billing.models import ApiKey, Charge, Price, RateCard, Transfer, UsageLine
+from tasks import lifecycle
+from tasks.models import Callback, CallbackAttempt, Deployment, Run, Task, TaskEvent
+from tasks.statuses import ErrorCode
+from tests.builders import account, claim, deployment, key, submit
+
+CANARY = '<script>alert("canary")</script>'
+SECRET_INPUT, SECRET_OUTPUT, SECRET_TEXT = "what-they-asked", "what-they-got", "what-was-streamed"
+OF_TASKS = (Task, Run, TaskEvent, Callback, CallbackAttempt, Deployment)
+EVERY = (*OF_TASKS, ApiKey, RateCard, Price, UsageLine, Transfer, Charge)
+
+
+def world() -> SimpleNamespace:
+    """Two final tasks of one account, one of them with callbacks, tries, lines, a refund and a rerun."""
+    owner = account("100", name=f"Acme {CANARY}", monthly_cap=50)
+    issued, _ = key(owner, scopes=["tasks:read"])
+    ApiKey.objects.filter(pk=issued.pk).update(name=f"key {CANARY}")
+    to = deployment(prices=(("task", "1"), ("input_tokens", "2")), settings={"note": CANARY})
+    done = _succeeded(owner, to)
+    failed = _failed(owner, to)
+    lifecycle.refund(done.pk, 1, key="refund", reason=f"reason {CANARY}", by=f"operator:{CANARY}")
+    lifecycle.rerun(done.pk, account_id=owner.pk, api_key_id=issued.pk, actor="operator:root")
+    for task in (done, failed):
+        task.refresh_from_db()
+    return SimpleNamespace(account=owner, key=issued, deployment=to, done=done, failed=failed)
+
+
+def _succeeded(owner, to) -> Task:
+    task = submit(
+        owner,
+        to,
+        input={"output": f"{SECRET_INPUT} {CANARY}", "bound": {"input_tokens": 10}},
+        metadata={CANARY: CANARY},
+        client_reference=f"ref {CANARY}",
+        callback_url=f"https://example.com/{CANARY}",
+    )
+    claimed = claim(task, worker=f"worker {CANARY}")
+    lifecycle.progress(claimed, percent=50, stage=f"stage {CANARY}", message=CANARY)
+    lifecycle.publish(claimed, text=f"{SECRET_TEXT} {CANARY}", usage={"input_tokens": 1})
+    warning = {"code": "w", "message": CANARY, "field": None}
+    output = {"got": f"{SECRET_OUTPUT} {CANARY}"}
+    lifecycle.succeed(claimed, output=output, usage={"input_tokens": 3}, warnings=[warning])
+    callback = task.callbacks.get()
+    Callback.objects.filter(pk=callback.pk).update(last_error=CANARY, attempt_count=1)
+    CallbackAttempt.objects.create(
+        callback=callback,
+        number=1,
+        started_at=timezone.now(),
+        duration_ms=12,
+        status_code=500,
+        response=f"answer {CANARY}",
+        error=f"error {CANARY}",
+    )
+    return task
+
+
+def _failed(owner, to) -> Task:
+    task = submit(owner, to, input={"bound": {"input_tokens": 1}})
+    lifecycle.fail(claim(task), code=ErrorCode.CAPABILITY_ERROR, message=f"failed {CANARY}")
+    return task
+
+
+def crowd(size: int) -> None:
+    """Many more rows of every model, each with parents of its own, so that a query per row shows."""
+    for number in range(size):
+        owner = account("100", name=f"Account {number}")
+        key(owner)
+        to = deployment(queue="crowd")
+        task = submit(owner, to, callback_url="https://example.com/")
+        lifecycle.succeed(claim(task), output=None, usage={}, warnings=[])
+        CallbackAttempt.objects.create(
+            callback=task.callbacks.get(), number=1, started_at=timezone.now(), duration_ms=1, status_code=200
+        )
