@@ -89,8 +89,11 @@ def test_a_limit_that_was_lowered_blocks_only_new_claims():
 
 @pytest.mark.parametrize(
     "fields",
-    [{"available_at": now() + SOME}, {"paused_at": now()}, {"blocked": 1}, {"queue": "other"}],
-    ids=["not yet", "paused", "blocked", "of another queue"],
+    [
+        *({"available_at": now() + SOME}, {"paused_at": now()}, {"blocked": 1}, {"queue": "other"}),
+        *({"deadline": now() - SOME}, {"expires_at": now() - SOME}),
+    ],
+    ids=["not yet", "paused", "blocked", "of another queue", "overdue", "past its ttl"],
 )
 def test_what_may_not_run_is_not_claimed_and_holds_nobody_up(fields):
     of, to = account(), deployment()
