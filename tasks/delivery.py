@@ -5,6 +5,7 @@ thinks, and one that hangs keeps nobody waiting. A deliverer that dies leaves le
 """
 
 import asyncio
+import json
 import logging
 import random
 import re
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Any
 from uuid import UUID, uuid4
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -87,24 +89,40 @@ def deliver_due() -> None:
 
 
 async def _deliver() -> None:
+    async with net.Client() as client:
+        under_way: set[asyncio.Task[Try]] = set()
+        try:
+            await _shift(client, under_way)
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+
+async def _shift(client: net.Client, under_way: set[asyncio.Task[Try]]) -> None:
+    """Turns of recording and leasing, while the tries under way go on. At its end another deliverer is called, since
+    the last receivers may take their time."""
     ends = time.monotonic() + SECONDS
-    told = False
     tries: list[Try] = []
-    under_way: set[asyncio.Task[Try]] = set()
-    async with net.Client() as client, asyncio.TaskGroup() as group:
-        while True:
-            over = time.monotonic() > ends
-            if over and not told:
-                told = True
-                await sync_to_async(queues.wake)(CALLBACKS_QUEUE)
-            due = await sync_to_async(_turn)(tries, 0 if over else PLACES - len(under_way))
-            under_way |= {group.create_task(_try(client, owed)) for owed in due}
-            if not under_way:
-                return
-            done, under_way = await asyncio.wait(
-                under_way, timeout=None if over else LOOK_AGAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            tries = [task.result() for task in done]
+    while time.monotonic() < ends:
+        due = await sync_to_async(_turn)(tries, PLACES - len(under_way))
+        under_way |= {asyncio.create_task(_try(client, owed)) for owed in due}
+        if not under_way:
+            return
+        tries = await _ended(under_way, LOOK_AGAIN_SECONDS)
+    await sync_to_async(queues.wake)(CALLBACKS_QUEUE)
+    while tries or under_way:
+        await sync_to_async(_turn)(tries, 0)
+        tries = await _ended(under_way, None)
+
+
+async def _ended(under_way: set[asyncio.Task[Try]], within: float | None) -> list[Try]:
+    """The tries that ended, taken from those under way; none when nothing does in time."""
+    done = {task for task in under_way if task.done()}
+    if under_way and not done:
+        done, _ = await asyncio.wait(under_way, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    under_way -= done
+    return [task.result() for task in done]
 
 
 def _turn(tries: Sequence[Try], places: int) -> list[Owed]:
@@ -140,25 +158,22 @@ async def _try(client: net.Client, owed: Owed) -> Try:
 
 def record(tries: Sequence[Try]) -> int:
     """Write what came of the tries; returns how many were still ours to record."""
-    verdicts = [verdict(each) for each in tries]
-    moved = rows(
-        load("record_callbacks"),
-        {
-            "tasks": [each.owed.task_id for each in tries],
-            "ids": [each.owed.id for each in tries],
-            "tokens": [each.owed.token for each in tries],
-            "statuses": [each.status for each in verdicts],
-            "tries_left": [each.tries_left for each in verdicts],
-            "delays": [each.delay for each in verdicts],
-            "last_errors": [each.last_error for each in verdicts],
-            "started": [each.started_at for each in tries],
-            "durations": [each.duration_ms for each in tries],
-            "codes": [each.answer.status if each.answer else None for each in tries],
-            "responses": [_text(each.answer.body) if each.answer else "" for each in tries],
-            "errors": [each.error for each in tries],
-        },
-    )
-    return len(moved)
+    params = {"tasks": [each.owed.task_id for each in tries], "tries": json.dumps([_row(each) for each in tries])}
+    return len(rows(load("record_callbacks"), params))
+
+
+def _row(tried: Try) -> dict[str, Any]:
+    answer = tried.answer
+    return {
+        "id": str(tried.owed.id),
+        "token": str(tried.owed.token),
+        "started_at": tried.started_at.isoformat(),
+        "duration_ms": tried.duration_ms,
+        "code": answer.status if answer else None,
+        "response": answer.body.decode(errors="replace").replace("\x00", "\ufffd") if answer else "",
+        "error": tried.error,
+        **vars(verdict(tried)),
+    }
 
 
 def verdict(tried: Try) -> Verdict:
@@ -184,7 +199,8 @@ def _pause(left: int) -> float:
     """Seconds until the next of `left` tries: the schedule, 10 % either way."""
     schedule = settings.CALLBACK_SCHEDULE
     place = min(max(len(schedule) - left, 0), len(schedule) - 1)
-    return schedule[place].total_seconds() * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
+    pause: float = schedule[place].total_seconds()
+    return pause * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
 
 
 def patience(retry_after: str | None) -> float:
@@ -194,14 +210,10 @@ def patience(retry_after: str | None) -> float:
         return min(float(text), MOST_PATIENCE)
     try:
         until = parsedate_to_datetime(text)
-    except ValueError:
+        wanted = ((until if until.tzinfo else until.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+    except Exception:  # the header is the receiver's; one that trips the parser is one that makes no sense
         return 0.0
-    wanted = (until if until.tzinfo else until.replace(tzinfo=UTC)) - datetime.now(UTC)
-    return min(max(wanted.total_seconds(), 0.0), MOST_PATIENCE)
-
-
-def _text(body: bytes) -> str:
-    return body.decode(errors="replace").replace("\x00", "\ufffd")
+    return min(max(wanted, 0.0), MOST_PATIENCE)
 
 
 @lru_cache(maxsize=1024)

@@ -13,6 +13,7 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 from unicodedata import category
@@ -42,8 +43,8 @@ PUBLIC_V6 = ipaddress.ip_network("2000::/3")
 DOCUMENTATION = ipaddress.ip_network("3fff::/20")
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
-# Look-ups have threads of their own: slow name servers hold up neither the loop's other work nor its end.
-_lookups = ThreadPoolExecutor(32, thread_name_prefix="lookup")
+# Look-ups have threads of their own, enough for all that is under way: slow name servers hold up nobody else's.
+_lookups = ThreadPoolExecutor(256, thread_name_prefix="lookup")
 
 
 class ForbiddenUrl(ValueError):
@@ -67,6 +68,7 @@ class Answer:
     retry_after: str | None = None
 
 
+@lru_cache(maxsize=4096)
 def check_url(url: str) -> URL:
     """The parsed URL: http or https, at most 2,048 characters, no user, no fragment. Raises ForbiddenUrl.
 

@@ -1,8 +1,10 @@
 """A real receiver on loopback: answers as told, and keeps what it was sent."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -96,6 +98,32 @@ class Receiver:
         handler.wfile.write(reply.body)
         while reply.endless and not self._closing.is_set():
             handler.wfile.write(reply.body)
+
+
+class RawServer:
+    """`with RawServer(answer) as url`: sends these bytes to whoever connects first, then hangs, or hangs up."""
+
+    def __init__(self, answer: bytes, *, hang: bool = True) -> None:
+        self.answer, self.hang = answer, hang
+        self._over = threading.Event()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"http://127.0.0.1:{self._listening.getsockname()[1]}/"
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._listening.close()
+
+    def _serve(self) -> None:
+        connected, _ = self._listening.accept()
+        with connected, suppress(OSError):
+            connected.recv(65536)
+            connected.sendall(self.answer)
+            self._over.wait(5 if self.hang else 0)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -286,7 +286,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='callback',
-            index=models.Index(models.F('host'), models.F('next_attempt_at'), condition=models.Q(('status', 'pending')), name='callback_turn'),
+            index=models.Index(models.F('host'), models.F('next_attempt_at'), models.F('id'), condition=models.Q(('status', 'pending')), name='callback_turn'),
         ),
         migrations.AddIndex(
             model_name='callback',

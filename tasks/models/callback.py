@@ -40,7 +40,7 @@ class Callback(models.Model):
         permissions = [("redeliver_callback", "Can redeliver a callback")]
         indexes = [
             models.Index("next_attempt_at", condition=Q(status="pending"), name="callback_due"),
-            models.Index("host", "next_attempt_at", condition=Q(status="pending"), name="callback_turn"),
+            models.Index("host", "next_attempt_at", "id", condition=Q(status="pending"), name="callback_turn"),
             models.Index("task", name="callback_task"),
         ]
 

@@ -9,7 +9,7 @@ WITH RECURSIVE host AS (
     SELECT t.id FROM host h CROSS JOIN LATERAL (
         SELECT c.id, c.next_attempt_at, c.lease_expires_at FROM tasks_callback c
         WHERE c.status = 'pending' AND c.host = h.host AND c.next_attempt_at <= now()
-        ORDER BY c.next_attempt_at LIMIT %(a_host)s) t
+        ORDER BY c.next_attempt_at, c.id LIMIT %(a_host)s) t
     WHERE t.lease_expires_at IS NULL OR t.lease_expires_at <= now()
     ORDER BY t.next_attempt_at LIMIT %(places)s
 ), due AS MATERIALIZED (

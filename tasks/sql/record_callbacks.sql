@@ -3,10 +3,8 @@
 WITH locked AS MATERIALIZED (
     SELECT id FROM tasks_task WHERE id = ANY (%(tasks)s::uuid[]) ORDER BY id FOR NO KEY UPDATE
 ), result AS MATERIALIZED (
-    SELECT * FROM unnest(%(ids)s::uuid[], %(tokens)s::uuid[], %(statuses)s::text[], %(tries_left)s::int[],
-        %(delays)s::float8[], %(last_errors)s::text[], %(started)s::timestamptz[], %(durations)s::int[],
-        %(codes)s::int[], %(responses)s::text[], %(errors)s::text[])
-    AS r(id, token, status, tries_left, delay, last_error, started_at, duration_ms, code, response, error)
+    SELECT * FROM json_to_recordset(%(tries)s::json) AS r(id uuid, token uuid, status text, tries_left int, delay float8,
+        last_error text, started_at timestamptz, duration_ms int, code int, response text, error text)
 ), moved AS (
     UPDATE tasks_callback c SET status = r.status, attempt_count = c.attempt_count + 1, tries_left = r.tries_left,
         next_attempt_at = CASE WHEN r.status = 'pending' THEN now() + make_interval(secs => r.delay) END,
@@ -20,14 +18,15 @@ WITH locked AS MATERIALIZED (
     INSERT INTO tasks_callbackattempt (callback_id, number, started_at, duration_ms, status_code, response, error)
     SELECT id, attempt_count, started_at, duration_ms, code, response, error FROM moved
 ), told AS (
-    UPDATE tasks_task t SET seq = t.seq + m.changes FROM (SELECT task_id, count(*) AS changes FROM moved GROUP BY 1) m
-    WHERE t.id = m.task_id RETURNING t.id, t.seq - m.changes AS seq
+    UPDATE tasks_task t SET seq = t.seq + m.changes
+    FROM (SELECT task_id, count(*) AS changes, array_agg(status ORDER BY id) AS statuses,
+            array_agg(jsonb_strip_nulls(jsonb_build_object(
+                'attempt_count', attempt_count, 'status_code', code, 'error', last_error)) ORDER BY id) AS data
+        FROM moved GROUP BY task_id) m
+    WHERE t.id = m.task_id RETURNING t.id, t.seq - m.changes AS seq, m.statuses, m.data
 ), event AS (
     INSERT INTO tasks_taskevent (task_id, seq, type, data, actor)
-    SELECT m.task_id, told.seq + m.place, 'callback.' || m.status, jsonb_strip_nulls(jsonb_build_object(
-        'attempt_count', m.attempt_count, 'status_code', m.code, 'error', m.last_error)), 'system'
-    FROM (SELECT *, row_number() OVER (PARTITION BY task_id ORDER BY id) AS place FROM moved) m
-        JOIN told ON told.id = m.task_id
-    WHERE m.status <> 'pending'
+    SELECT told.id, told.seq + e.place, 'callback.' || e.status, e.data, 'system'
+    FROM told, unnest(told.statuses, told.data) WITH ORDINALITY AS e(status, data, place) WHERE e.status <> 'pending'
 )
 SELECT id FROM moved

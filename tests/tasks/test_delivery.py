@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 from django.conf import settings as installed
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils.timezone import now
 from standardwebhooks import Webhook
 
@@ -24,7 +24,7 @@ from tasks.models import Callback, CallbackAttempt, Task, TaskEvent
 from tasks.statuses import Status
 from tests.builders import account, deployment, task_that_is
 from tests.faults.processes import environment, kill_group, until
-from tests.receiver import Receiver, Reply
+from tests.receiver import RawServer, Receiver, Reply
 from tests.workload.threads import together
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -250,6 +250,10 @@ def test_tries_follow_the_schedule(schedule):
         ("9" * 5000, 0),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
         ("Fri, 31 Dec 9999 23:59:59 GMT", 86400),
+        ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", 0),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", 86400),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 0),
+        (", , ,", 0),
     ],
 )
 def test_what_retry_after_asks_for(header, seconds):
@@ -324,6 +328,15 @@ def test_a_host_gets_ten_at_a_time():
     assert sorted(each.url for each in claimed) == sorted([one.url] * 10 + [other.url])
     assert again == []
     assert len({each.token for each in claimed}) == 1
+
+
+def test_a_host_gets_ten_of_many_that_fell_due_together():
+    of, to = account("100"), deployment()
+    for _ in range(25):
+        owed("http://127.0.0.1:9/", of=of, to=to)
+    Callback.objects.update(next_attempt_at=now())
+
+    assert [len(delivery.claim(200)) for _ in range(3)] == [10, 0, 0]
 
 
 def test_more_than_ten_of_a_host_are_delivered_one_turn_after_the_other():
@@ -525,6 +538,61 @@ def test_the_answer_is_kept_in_part(body, kept):
     assert callback.attempts.get().response == kept
 
 
+ODD_ANSWERS = [
+    b"HTTP/1.1 000 Odd\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 999 Odd\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 99999 Odd\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 -1 Odd\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n\x00\x01",
+    b"HTTP/1.1 500 \xff\x00\r\n\r\n",
+    b"HTTP/1.1 503 Odd\r\nretry-after: \xff\xfe\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 503 Odd\r\nretry-after: Fri, 31 Dec 99999999999 23:59:59 GMT\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 500 Odd\r\ncontent-length: 99999999999999999999999\r\n\r\n",
+    b"HTTP/1.1 500 Odd\r\ncontent-length: -1\r\n\r\n",
+    b"HTTP/1.1 500 Odd\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    b"HTTP/1.1 500 Odd\r\ncontent-encoding: br\r\ncontent-length: 2\r\n\r\n\x00\x00",
+    b"HTTP/1.1 500 Odd\r\nset-cookie: \x01=\x02\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/0.9",
+    b"\x16\x03\x01",
+    b"\x00" * 100_000,
+]
+
+
+def test_no_answer_is_too_odd_to_be_recorded():
+    of, to = account("100"), deployment()
+    with ExitStack() as open_ones:
+        urls = [open_ones.enter_context(RawServer(answer, hang=False)) for answer in ODD_ANSWERS]
+        for url in urls:
+            owed(url, of=of, to=to)
+        delivery.deliver_due()
+
+    assert set(Callback.objects.values_list("status", "attempt_count")) == {("pending", 1)}
+    assert CallbackAttempt.objects.count() == len(ODD_ANSWERS)
+
+
+def test_a_deliverer_that_loses_its_database_ends_and_is_made_up_for(monkeypatch):
+    recorded = delivery.record
+
+    def gone(_):
+        raise OperationalError("gone")
+
+    with Receiver() as receiver, Receiver([Reply(delay=20)]) as hanging:
+        callback = owed(receiver.url)
+        owed(hanging.url)
+        monkeypatch.setattr(delivery, "record", gone)
+        with pytest.raises(OperationalError, match="gone"):
+            delivery.deliver_due()
+        monkeypatch.setattr(delivery, "record", recorded)
+        Callback.objects.filter(url=hanging.url).update(status="failed")
+        Callback.objects.update(lease_expires_at=now())
+        delivery.deliver_due()
+
+    first, second = receiver.requests
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    callback.refresh_from_db()
+    assert callback.status == "delivered"
+
+
 def test_an_endless_answer_ends():
     with Receiver([Reply(200, body=b"x" * 500, endless=True)]) as receiver:
         callback = owed(receiver.url)
@@ -564,14 +632,20 @@ def test_redelivery_beats_a_delivery_under_way():
 
 
 def test_a_long_shift_ends_and_calls_the_next_deliverer(monkeypatch, woken):
-    monkeypatch.setattr(delivery, "SECONDS", 0)
-    with Receiver() as receiver:
-        owed(receiver.url)
+    monkeypatch.setattr(delivery, "SECONDS", 0.2)
+    with Receiver([Reply(delay=0.5)]) as receiver:
+        first = owed(receiver.url)
+        Callback.objects.update(next_attempt_at=now() - timedelta(hours=1))
+        later = owed(receiver.url)
+        Callback.objects.filter(pk=later.pk).update(next_attempt_at=now() + timedelta(seconds=0.3))
         woken.clear()
         delivery.deliver_due()
 
+    first.refresh_from_db()
+    later.refresh_from_db()
     assert woken == ["callbacks"]
-    assert receiver.requests == []
+    assert (first.status, later.status) == ("delivered", "pending")
+    assert len(receiver.requests) == 1
 
 
 def test_the_sweeper_wakes_for_what_is_due(monkeypatch):

@@ -5,7 +5,6 @@ import datetime
 import ipaddress
 import socket
 import ssl
-import threading
 import time
 
 import pytest
@@ -14,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tasks import net
-from tests.receiver import Receiver, Reply
+from tests.receiver import RawServer, Receiver, Reply
 
 PUBLIC = "93.184.215.14"
 NOT_ALLOWED = "The address is not allowed: it must be public, on port 80 or 443."
@@ -304,14 +303,14 @@ def test_an_answer_with_too_much_of_a_head_is_refused(headers):
 
 def test_the_status_counts_when_the_body_never_ends(settings):
     settings.CALLBACK_TIMEOUT_SECONDS = 0.2
-    with raw_server(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf") as url:
+    with RawServer(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf") as url:
         assert post(url) == net.Answer(200, b"half")
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nx-half: "])
 def test_who_does_not_answer_in_time_is_not_waited_for(settings, answer):
     settings.CALLBACK_TIMEOUT_SECONDS = 0.2
-    with raw_server(answer) as url:
+    with RawServer(answer) as url:
         started = time.monotonic()
         said = post(url)
 
@@ -333,9 +332,9 @@ def test_errors_can_be_read(monkeypatch):
     with Receiver() as receiver:
         plain = receiver.port
     assert post(f"http://127.0.0.1:{plain}/") == "The connection was refused."
-    with raw_server(b"nonsense\r\n\r\n") as url:
+    with RawServer(b"nonsense\r\n\r\n") as url:
         assert post(url) == "The answer was not valid HTTP."
-    with raw_server(b"", hang=False) as url:
+    with RawServer(b"", hang=False) as url:
         assert post(url) == "The connection was closed before an answer came."
     with Receiver() as receiver:
         assert post(receiver.url.replace("http:", "https:")).startswith("TLS failed: ")
@@ -353,33 +352,6 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path):
 
     assert said == "The certificate is not valid: self-signed certificate."
     assert receiver.requests == []
-
-
-class raw_server:  # noqa: N801 - reads as a verb
-    """Sends these bytes to whoever connects, and then nothing."""
-
-    def __init__(self, answer, *, hang=True):
-        self.answer, self.hang = answer, hang
-
-    def __enter__(self):
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self.serve)
-        self.thread.start()
-        return f"http://127.0.0.1:{self.listening.getsockname()[1]}/"
-
-    def serve(self):
-        connected, _ = self.listening.accept()
-        with connected:
-            connected.recv(65536)
-            connected.sendall(self.answer)
-            if self.hang:
-                self.over.wait(5)
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.thread.join()
-        self.listening.close()
 
 
 def self_signed(folder):
