@@ -43,7 +43,7 @@ def python(tmp_path_factory):
 
 
 @pytest.fixture
-def stranger(request, tmp_path):
+def stranger(request, python):
     """A user with a 0700 home in which the clone lies: root, or somebody else."""
     who = pwd.getpwnam("nobody") if request.param == "plain user" else pwd.getpwuid(os.geteuid())
     home = Path("/var/tmp") / f"stranger-{os.getpid()}-{who.pw_name}"
@@ -51,20 +51,20 @@ def stranger(request, tmp_path):
     give(home, who)
     home.chmod(0o700)
     yield who, home
-    engines = [home / "counterfoil" / ".venv" / "bin" / "python", "manage.py", "engines", "stop"]
-    run(engines, who, home, Path("/nonexistent"), timeout=60)
+    if (home / "counterfoil" / ".venv").exists():
+        run(".venv/bin/python manage.py engines stop", who, home, python, timeout=60)
     shutil.rmtree(home)
 
 
 def run(command, who, home, python, *, timeout):
-    """Run a shell line or a program in the clone as that user; what it printed, and its exit code."""
+    """Run a line of shell in the clone as that user; what it printed, and its exit code."""
     environment = {name: value for name, value in os.environ.items() if not OURS.fullmatch(name)}
     path = f"{python}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     change = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []} if who.pw_uid != os.geteuid() else {}
     return subprocess.run(
-        ["bash", "-c", command] if isinstance(command, str) else command,
+        ["bash", "-c", command],
         cwd=home / "counterfoil",
-        env=environment | {"HOME": str(home), "PATH": path, "USER": who.pw_name},
+        env=environment | {"HOME": str(home), "PATH": path, "USER": who.pw_name, "LD_LIBRARY_PATH": f"{python}/lib"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
