@@ -20,7 +20,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 LEASH = (sys.executable, "-IS", str(BASE_DIR / "config" / "leash.py"))
 READY_FD = "COUNTERFOIL_READY_FD"
 
-DEATHS, WITHIN = 5, 60.0
+DEATHS, WITHIN, PAUSE = 5, 60.0, 0.5
 TICK, BREATH = 0.05, 0.03
 LONGEST = 65536
 COLOURS = (36, 33, 35, 32, 34, 31)
@@ -141,7 +141,7 @@ class Child:
         code, self.process, self.ready = self.process.wait(), None, False
         now = time.monotonic()
         self.deaths = [*(at for at in self.deaths if now - at < WITHIN), now]
-        self.restart_at = now + 0.25 * 2 ** len(self.deaths)
+        self.restart_at = now + PAUSE * 2 ** (len(self.deaths) - 1)
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
@@ -248,6 +248,9 @@ class Supervisor:
         """Stop the programs, stage by stage; a second request ends all at once."""
         for stage in sorted({child.program.stage for child in self.children}):
             self._stop_stage([child for child in self.children if child.program.stage == stage])
+        until = time.monotonic() + 1
+        while self.selector.get_map() and time.monotonic() < until:  # their last words
+            self._listen(TICK)
         for child in self.children:
             self._show(child, child.lines.take_all())
 

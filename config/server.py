@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -44,15 +45,16 @@ class Server(Granian):
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
+    try:
+        refuse_taken(options.host, options.port)
+    except OSError as error:
+        sys.exit(str(error))
     os.environ["DATABASE_POOL"] = "1"  # one process, many threads: they share connections
     load_or_exit()
     if sys.platform == "linux":
         multiprocessing.set_start_method("fork", force=True)
     server = launch(options.host, options.port)
-    try:
-        server.serve(target_loader=partial(load, server.reader, server.writer), wrap_loader=False)
-    except OSError as error:
-        sys.exit(f"Cannot listen on {options.host} port {options.port}: {error.strerror}.")
+    server.serve(target_loader=partial(load, server.reader, server.writer), wrap_loader=False)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -60,6 +62,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"))
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8000")))
     return parser.parse_args(arguments)
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Raise OSError with a sentence where we cannot listen. granian would share a port that another granian has."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise OSError(f"Cannot listen on {host} port {port}: {error.strerror or error}.") from error
 
 
 def load_or_exit() -> None:

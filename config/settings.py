@@ -116,6 +116,7 @@ HEARTBEAT_SECONDS = env.float("HEARTBEAT_SECONDS", default=15)
 INTERRUPT_GRACE_SECONDS = env.float("INTERRUPT_GRACE_SECONDS", default=15)
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=2)
 RETRY_BACKOFF_SECONDS = env.float("RETRY_BACKOFF_SECONDS", default=5)
+STOP_SECONDS = env.float("STOP_SECONDS", default=10)  # that `up` gives running tasks to end, before they are given back
 RETENTION_DAYS = env.int("RETENTION_DAYS", default=0)
 
 CALLBACK_ALLOWED_NETWORKS = env.list("CALLBACK_ALLOWED_NETWORKS", default=[])

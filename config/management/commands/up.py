@@ -1,10 +1,8 @@
 """`up`: everything in one terminal. Ctrl-C stops it."""
 
 import http.client
-import importlib.util
 import os
 import signal
-import socket
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
@@ -15,15 +13,17 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.templatetags.static import static
 
 from config import embedded
 from config.processes import GivenUp, Program, Supervisor
+from config.server import refuse_taken
+from tasks.first_start import activate_test_capabilities
 from tasks.models.deployment import CALLBACKS_QUEUE
 
 PREPARING = 0x636F756E746572  # the advisory lock under which a database is prepared
-WARM, COLD = 10.0, 4.0  # seconds a worker has to finish its tasks, and then to give them back
+TO_GIVE_BACK = 4.0  # seconds a worker has to give back the tasks that it could not finish
 QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
@@ -38,25 +38,25 @@ class Command(BaseCommand):
 
     def handle(self, *, host: str, port: int, workers: int, **options: Any) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # also while we prepare
-        refuse_taken(host, port)
         url = f"http://{_in_url(host)}:{port}"
         os.environ.setdefault("PUBLIC_URL", url)
         try:
-            self.prepare()
+            self.prepare(host, port)
             self.run(url, programs(host, port, workers))
         except KeyboardInterrupt:
             return
         except GivenUp as error:
             raise CommandError(f"Everything is stopped: {error}") from error
 
-    def prepare(self) -> None:
-        """Bring the database up to date, one process at a time."""
-        with one_at_a_time():
-            call_command("migrate", interactive=False, verbosity=0)
-            if importlib.util.find_spec("tasks.first_start"):
-                from tasks.first_start import activate_test_capabilities
-
+    def prepare(self, host: str, port: int) -> None:
+        """See that there is room for us, and bring the database up to date, one process at a time."""
+        try:
+            refuse_taken(host, port)
+            with one_at_a_time():
+                call_command("migrate", interactive=False, verbosity=0)
                 activate_test_capabilities()
+        except (OSError, DatabaseError) as error:
+            raise CommandError(str(error).strip()) from error
         connection.close()
 
     def run(self, url: str, programs: list[Program]) -> None:
@@ -86,18 +86,6 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def refuse_taken(host: str, port: int) -> None:
-    """Say that somebody else listens there, before anything is started."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CommandError(f"Cannot listen on {host} port {port} ({reason}): choose another with --port.") from error
-
-
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
     """Hold the database's lock for those who prepare it."""
@@ -111,7 +99,7 @@ def one_at_a_time() -> Iterator[None]:
 
 def programs(host: str, port: int, workers: int) -> list[Program]:
     """The web, the workers and the sweeper, in the order in which they stop."""
-    patience = ((signal.SIGTERM, WARM), (signal.SIGQUIT, COLD))
+    patience = ((signal.SIGTERM, settings.STOP_SECONDS), (signal.SIGQUIT, TO_GIVE_BACK))
     shared = {"COUNTERFOIL_DATA": str(embedded.layout().data)}
     web = (sys.executable, "-m", "config.server", "--host", host, "--port", str(port))
     return [

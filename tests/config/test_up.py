@@ -1,0 +1,315 @@
+"""`up` for real: engines, web, workers and sweeper in a data folder of their own, until they are asked to stop."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from config.settings import BASE_DIR
+from tests.config.running import Up, ask, environment, free_port, living, manage, until
+
+SUBMIT = """
+from tests.builders import deployment, submit
+answer = str(submit(to=deployment({name!r}, queue={name!r}), input={input!r}).pk)
+"""
+LOOK = """
+from tasks.models import Task
+task = Task.objects.get(pk={task!r})
+answer = [task.status, task.retries_left, [run.reason_resolved for run in task.runs.order_by("number")]]
+"""
+HASTE = {"SWEEP_SECONDS": "0.2", "RETRY_BACKOFF_SECONDS": "0.1", "STOP_SECONDS": "1"}
+
+
+@pytest.fixture
+def folder():
+    path = Path(tempfile.mkdtemp(prefix="cf-up-"))
+    yield path
+    manage(path / "data", "engines", "stop")
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def with_engines():
+    """A data folder whose engines somebody else has started, with its tables."""
+    path = Path(tempfile.mkdtemp(prefix="cf-up-"))
+    manage(path, "migrate", "-v0")
+    yield path
+    manage(path, "engines", "stop")
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def up():
+    """Start `up`; whatever happens, none is left."""
+    begun = []
+
+    def start(data, *options, **more):
+        begun.append(Up(data, *options, **more))
+        return begun[-1]
+
+    yield start
+    for one in begun:
+        print("\n".join(one.lines))
+        one.finish()
+
+
+@pytest.fixture(scope="module")
+def serving():
+    """An `up` that is shared by tests that let it live."""
+    path = Path(tempfile.mkdtemp(prefix="cf-up-"))
+    running = Up(path, **HASTE)
+    yield running.ready()
+    print("\n".join(running.lines))
+    running.finish()
+    manage(path, "engines", "stop")
+    shutil.rmtree(path)
+
+
+def engines(data):
+    return manage(data, "engines", "status").stdout.count(": running")
+
+
+def servers(data):
+    """The pids of the engines of this folder."""
+    return [int(line.partition(", pid ")[2].partition(",")[0]) for line in status(data) if ", pid " in line]
+
+
+def status(data):
+    return manage(data, "engines", "status").stdout.splitlines()
+
+
+def test_one_command_from_nothing_serves_until_ctrl_c_and_leaves_nothing(folder, up):
+    data = folder / "data"
+
+    running = up(folder / "elsewhere", "--data", str(data), "--workers", "3").ready()
+
+    assert running.lines[0].startswith(f"Counterfoil starts: http://127.0.0.1:{running.port}, ")
+    assert str(data) in running.lines[0]
+    assert running.get("/admin/login/") == 200
+    assert running.get("/static/admin/css/base.css") == 200
+    until(lambda: sorted(running.family().values()) == named(running, workers=3))
+    everything = [*running.family(), *servers(data)]
+    assert len(everything) == 11
+
+    assert running.stop(signal.SIGINT) == 0
+    assert running.lines[-1] == "Counterfoil has stopped."
+    assert not living(everything)
+    assert not (folder / "elsewhere").exists()
+
+
+def named(running, *, workers):
+    worker, callbacks = f"worker-{running.process.pid}", f"callbacks-{running.process.pid}"
+    titles = [
+        "web",
+        "web worker-1",
+        "sweep",
+        worker,
+        callbacks,
+        f"{callbacks} process",
+        *[f"{worker} process"] * workers,
+    ]
+    return sorted(f"counterfoil: {title}" for title in titles)
+
+
+def test_a_queue_that_is_added_later_is_served(serving):
+    task = ask(serving.data, SUBMIT.format(name="added-later", input={}))
+
+    until(lambda: ask(serving.data, LOOK.format(task=task))[0] == "succeeded", within=15)
+
+
+def test_two_data_folders_are_served_at_once(serving, folder, up):
+    second = up(folder / "data").ready()
+
+    assert serving.get("/admin/login/") == second.get("/admin/login/") == 200
+    assert second.stop(signal.SIGTERM) == 0
+    assert serving.get("/admin/login/") == 200
+
+
+def test_a_killed_process_is_started_again(serving):
+    before = serving.family()
+    for name in ("web", r"worker-\d+", "sweep"):
+        os.kill(serving.child(f"counterfoil: {name}"), signal.SIGKILL)
+
+    until(lambda: any("web" in line and "killed by SIGKILL" in line for line in serving.lines))
+    until(lambda: serving.serves("/admin/login/"))
+    until(lambda: sorted(serving.family().values()) == sorted(before.values()))
+    assert len(set(before) & set(serving.family())) == 2
+
+
+def test_a_stop_gives_back_what_could_not_be_finished_and_leaves_the_engines_of_others(with_engines, up):
+    running = up(with_engines, **HASTE).ready()
+    sleep = {"how": "sleep", "seconds": 60, "attempts": 1}
+    task = ask(with_engines, SUBMIT.format(name="slow", input=sleep))
+    until(lambda: ask(with_engines, LOOK.format(task=task))[0] == "running", within=15)
+
+    assert running.stop(signal.SIGTERM) == 0
+
+    assert ask(with_engines, LOOK.format(task=task)) == ["queued", 2, ["worker_shutdown", None]]
+    assert engines(with_engines) == 2
+
+
+def test_an_up_that_is_killed_takes_its_processes_with_it_and_the_next_works(with_engines, up):
+    running = up(with_engines).ready()
+    family = running.family()
+
+    running.process.kill()
+
+    until(lambda: not living(family), within=10)
+    assert up(with_engines).ready().get("/admin/login/") == 200
+
+
+def test_a_port_that_is_taken_is_said_in_one_sentence(folder, up):
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        port = taken.getsockname()[1]
+        done = manage(folder / "data", "up", "--port", str(port))
+
+    assert done.returncode == 1
+    assert done.stdout + done.stderr == (
+        f"CommandError: Cannot listen on 127.0.0.1 port {port}: Address already in use.\n"
+    )
+    assert engines(folder / "data") == 0
+
+
+# The supervisor alone, with small programs.
+
+
+def supervise(tmp_path, *programs):
+    """A process that supervises these programs, each a name, its Python code and its other fields."""
+    for name, code, _ in programs:
+        (tmp_path / f"{name}.py").write_text(f"import os, signal, sys, time\n{code}\n")
+    made = ", ".join(
+        f"Program({name!r}, (sys.executable, '{tmp_path}/{name}.py'), {more})" for name, _, more in programs
+    )
+    script = f"""
+import signal, sys
+from config import processes
+from config.processes import GivenUp, Program, Supervisor
+processes.PAUSE = 0.01
+supervisor = Supervisor([{made}], out=sys.stdout)
+def ready():
+    supervisor.say("ready")
+    return True
+try:
+    supervisor.run(ready=ready)
+except GivenUp as error:
+    sys.exit(str(error))
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=BASE_DIR,
+        env={**environment(tmp_path), "PYTHONPATH": str(BASE_DIR)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def pid_of(process, name):
+    """The pid that the program prints."""
+    said = next(line for line in iter(process.stdout.readline, "") if line.startswith(f"{name} "))
+    return int(said.split()[-1])
+
+
+QUIET = "reports=False"
+IDLE = "print(os.getpid(), flush=True); time.sleep(60)"
+
+
+def test_a_program_that_does_not_stay_alive_ends_all_with_a_sentence(tmp_path):
+    with supervise(tmp_path, ("good", IDLE, QUIET), ("bad", "sys.exit('no luck')", "")) as process:
+        good = pid_of(process, "good")
+        out, said = process.communicate(timeout=30)
+
+    assert process.returncode == 1
+    assert said == "bad ended 5 times within 60 s (exit code 1): no luck\n"
+    assert out.count("bad  | no luck\n") == 5
+    assert "bad  | ended (exit code 1); it is started again in 0.0 s\n" in out
+    assert not living([good])
+
+
+def test_lines_are_whole_and_tracebacks_stay_together(tmp_path):
+    chatty = "for _ in range(300): print('chat' * 20, flush=True); time.sleep(0.001)"
+    failing = """
+sys.stderr.write("Traceback\\n  one\\n")
+time.sleep(0.005)
+sys.stderr.write("  tw")
+time.sleep(0.1)
+sys.stderr.write("o\\nError: x\\nrest")
+time.sleep(60)
+"""
+    with supervise(tmp_path, ("chatty", chatty, QUIET), ("b", failing, QUIET)) as process:
+        time.sleep(1.5)
+        process.terminate()
+        lines = process.communicate(timeout=30)[0].splitlines()
+
+    assert {line[:9] for line in lines} == {"chatty | ", "b      | ", "ready"}
+    assert {line for line in lines if "chatchat" in line} == {"chatty | " + "chat" * 20}
+    at = lines.index("b      | Traceback")
+    assert lines[at + 1] == "b      |   one"
+    at = lines.index("b      |   two")
+    assert lines[at + 1] == "b      | Error: x"
+    assert lines[-1] == "b      | rest"
+
+
+def test_programs_stop_stage_by_stage_and_the_stubborn_are_killed(tmp_path):
+    polite = "signal.signal(15, lambda *_: sys.exit(print('bye', flush=True)))"
+    stubborn = "signal.signal(15, lambda *_: print('no', flush=True))"
+    for_ever = "\nprint('here', flush=True)\nwhile True: time.sleep(60)"
+    with supervise(
+        tmp_path,
+        ("last", polite + for_ever, "stage=1, reports=False"),
+        ("first", stubborn + for_ever, "reports=False, farewell=((signal.SIGTERM, 0.5),)"),
+    ) as process:
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.terminate()
+        out, said = process.communicate(timeout=30)
+
+    assert (process.returncode, said) == (0, "")
+    assert sorted(lines) == ["first | here\n", "last  | here\n", "ready\n"]
+    assert out == "first | no\nlast  | bye\n"
+
+
+def test_a_second_ctrl_c_ends_all_at_once(tmp_path):
+    stubborn = "for n in (2, 15): signal.signal(n, signal.SIG_IGN)\n" + IDLE
+    with supervise(tmp_path, ("stubborn", stubborn, "reports=False, farewell=((signal.SIGTERM, 50),)")) as process:
+        child = pid_of(process, "stubborn")
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait(5) == 0
+    assert not living([child])
+
+
+def test_ready_is_said_once_all_have_reported(tmp_path):
+    reports = """
+from config.processes import report_ready
+time.sleep(0.3)
+print("working", flush=True)
+time.sleep(0.2)
+report_ready()
+time.sleep(60)
+"""
+    with supervise(tmp_path, ("a", reports, ""), ("b", "time.sleep(60)", QUIET)) as process:
+        lines = [process.stdout.readline() for _ in range(2)]
+        process.terminate()
+
+        assert process.communicate(timeout=30) == ("", "")
+    assert lines == ["a | working\n", "ready\n"]
+
+
+def test_a_process_leads_a_group_of_its_own(tmp_path):
+    with supervise(tmp_path, ("a", IDLE, QUIET)) as process:
+        child = pid_of(process, "a")
+        groups = os.getpgid(child), os.getpgid(process.pid)
+        process.terminate()
+
+        assert process.wait(10) == 0
+    assert groups[0] == child != groups[1]
