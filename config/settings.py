@@ -134,6 +134,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2**20
 
 LANGUAGE_CODE = "en"
 FORMAT_MODULE_PATH = "config.formats"
+LOGIN_REDIRECT_URL = "admin:index"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"

@@ -18,7 +18,7 @@ from unfold.widgets import (
 
 from billing import ledger
 from billing.admin.acts import Act, Declined, Done, ReasonForm, Repeated, keyed
-from billing.admin.screens import Table, table
+from billing.admin.screens import Table, table, yes_or_no
 from billing.credentials import encrypt, issue_key, new_callback_secret
 from billing.models import SCOPES, Account, Transfer, default_scopes
 
@@ -60,7 +60,7 @@ class KeyForm(ReasonForm):
 
 class AccountAct(Act):
     def facts(self, rows: list[Account]) -> Table:
-        active = ("Active", lambda account: "yes" if account.is_active else "no")
+        active = ("Active", lambda account: yes_or_no(account.is_active))
         credits_ = [(name.capitalize(), name) for name in ("available", "held", "charged")]
         return table("", rows, ("Account", "name"), *credits_, ("Credit limit", "credit_limit"), active)
 
@@ -118,7 +118,7 @@ class RotateSecret(AccountAct):
 
 
 class Disable(AccountAct):
-    name, title, permission, icon = "disable", "Disable", "billing.disable_account", "block"
+    name, title, permission, icon = "disable", "Disable account", "billing.disable_account", "block"
     variant = ActionVariant.DANGER
     note = "Every request of the account is refused from now on, reads too, and so are those with its test keys. "
     note += "Tasks that are queued or running go on and are charged."
@@ -133,7 +133,7 @@ class Disable(AccountAct):
 
 
 class Enable(AccountAct):
-    name, title, permission, icon = "enable", "Enable", "billing.disable_account", "check_circle"
+    name, title, permission, icon = "enable", "Enable account", "billing.disable_account", "check_circle"
     note = "Requests of the account and of its test keys are answered again."
 
     def suits(self, row: Account) -> bool:

@@ -1,6 +1,7 @@
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import flatten_fieldsets
 from django.core.exceptions import PermissionDenied
 from django.db import DataError, transaction
 from django.http import HttpRequest, HttpResponse
@@ -29,16 +30,14 @@ class AccountScreen(Added, Edited, Acting, Screen):
     search_help_text = "Name"
     heavy = ("callback_secret", "callback_secret_previous")
     fieldsets = (
-        (None, {"fields": ("name", "state", "live_account", "created_at")}),
-        ("Credits", {"fields": ("granted", "available", "held", "charged", "month", "month_spent")}),
-        ("Tasks", {"fields": ("pending", "running")}),
-        ("Limits", {"fields": LIMITS}),
-        ("Callbacks", {"fields": ("previous_secret",)}),
+        (None, {"fields": (("name", "state", "live_account", "created_at"),)}),
+        ("Credits", {"fields": (("available", "held", "charged", "granted"), ("month", "month_spent"))}),
+        ("Now", {"fields": (("pending", "running", "previous_secret"),)}),
+        ("Limits", {"fields": (LIMITS[:3], LIMITS[3:])}),
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Account | None = None) -> list[str]:
-        shown = [name for _, options in self.fieldsets for name in options["fields"]]
-        return [name for name in shown if name not in EDITED]
+        return [name for name in flatten_fieldsets(self.fieldsets) if name not in EDITED]
 
     @admin.display(description="status")
     def state(self, account: Account) -> str:
@@ -49,7 +48,7 @@ class AccountScreen(Added, Edited, Acting, Screen):
     def live_account(self, account: Account) -> str:
         return link("billing_account", account.twin_of_id, account.twin_of)
 
-    @admin.display(description="previous secret valid until")
+    @admin.display(description="previous callback secret valid until")
     def previous_secret(self, account: Account) -> str:
         return when(account.callback_secret_previous_until)
 

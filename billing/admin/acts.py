@@ -28,6 +28,8 @@ from billing.exceptions import Refusal
 
 # Rows one form acts on: as many as a list shows at once, and some.
 AT_ONCE = 100
+# Acts that fit beside a page's title.
+BUTTONS = 3
 
 
 class ReasonForm(forms.Form):
@@ -108,9 +110,7 @@ class Acting:
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if obj := kwargs.get("obj"):
-            context["actions_detail"] = [
-                self._button(act, obj) for act in self.acts if act.allowed(request) and act.suits(obj)
-            ]
+            context["actions_detail"] = self._buttons(request, obj)
         return super().render_change_form(request, context, *args, **kwargs)
 
     def act(self, act: Act, request: HttpRequest) -> HttpResponse:
@@ -181,6 +181,13 @@ class Acting:
 
     def _named(self, act: Act) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{act.name}"
+
+    def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
+        """The acts that suit this row: a button each, or one menu when they would crowd out the title."""
+        buttons = [self._button(act, row) for act in self.acts if act.allowed(request) and act.suits(row)]
+        if len(buttons) <= BUTTONS:
+            return buttons
+        return [{"title": "Act", "icon": "bolt", "variant": ActionVariant.PRIMARY, "items": buttons}]
 
     def _button(self, act: Act, row: Any) -> dict[str, Any]:
         """A button as unfold's template draws it."""

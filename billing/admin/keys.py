@@ -11,7 +11,7 @@ from billing.models import ApiKey
 
 
 class Revoke(Act):
-    name, title, permission, icon = "revoke", "Revoke", "billing.issue_apikey", "key_off"
+    name, title, permission, icon = "revoke", "Revoke key", "billing.issue_apikey", "key_off"
     variant = ActionVariant.DANGER
     note = "Requests with the key are refused from now on. A revoked key stays revoked."
 
@@ -37,8 +37,10 @@ class ApiKeyScreen(Acting, Screen):
     search_fields = ("name", "prefix", "account__name")
     search_help_text = "Name, beginning or account"
     fields = (
-        "name", "prefix", "of_account", "state", "scopes", "last_used_at", "expires_at", "revoked_at", "created_at",
-    )  # fmt: skip
+        ("name", "prefix", "of_account", "state"),
+        ("created_at", "last_used_at", "expires_at", "revoked_at"),
+        "scopes",
+    )
 
     @admin.display(description="account")
     def of_account(self, key: ApiKey) -> str:

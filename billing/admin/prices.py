@@ -43,12 +43,12 @@ class PriceForm(forms.ModelForm):
 
 @admin.register(Price)
 class PriceScreen(Added, Screen):
-    list_display = ("meter", "rate_card", "credits", "unit_size", "unit", "effective_from")
+    list_display = ("meter", "rate_card", "__str__", "effective_from")
     list_select_related = ("rate_card",)
     list_filter = ("rate_card",)
     ordering = ("rate_card__name", "meter", "-effective_from")
-    add_fieldsets = ((None, {"fields": PriceForm.Meta.fields}),)
-    fields = ("rate_card", "meter", "unit", "unit_size", "credits", "effective_from", "created_at")
+    add_fieldsets = ((None, {"fields": (("rate_card", "meter"), ("credits", "unit_size"), "effective_from")}),)
+    fields = (("rate_card", "meter", "unit"), ("credits", "unit_size"), ("effective_from", "created_at"))
 
     def get_form(self, request: HttpRequest, obj: Price | None = None, **kwargs: Any) -> type[forms.ModelForm]:
         return super().get_form(request, obj, **({} if obj else {"form": PriceForm}), **kwargs)

@@ -53,6 +53,7 @@ class Screen(ModelAdmin):
     sortable_by = ()
     ordering = ("-id",)
     empty_value_display = NOTHING
+    compressed_fields = False
     change_form_outer_after_template = "admin/counterfoil/tables.html"
     # Fields that a list does not read, and fields beside the filters that an address may ask for.
     heavy: tuple[str, ...] = ()
@@ -87,6 +88,7 @@ class Screen(ModelAdmin):
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if obj := kwargs.get("obj"):
             context["tables"] = self.tables(request, obj)
+        context["show_save_and_add_another"] = False
         return super().render_change_form(request, context, *args, **kwargs)
 
     def tables(self, request: HttpRequest, obj: Any) -> list[Table]:
@@ -118,6 +120,10 @@ def when(moment: Any) -> str:
 
 def amount(credits_: Decimal | None) -> str:
     return NOTHING if credits_ is None else f"{credits_:f}"
+
+
+def yes_or_no(answer: bool) -> str:  # noqa: FBT001 - the answer itself
+    return "yes" if answer else "no"
 
 
 def link(to: str, pk: Any, text: Any) -> SafeString | str:
@@ -157,11 +163,13 @@ def preformatted(text: str) -> SafeString | str:
 
 def compact(data: dict[str, Any] | None) -> str:
     """A small JSON object on one line."""
-    return ", ".join(f"{name}: {_plain(value)}" for name, value in (data or {}).items())
+    return ", ".join(_named(name, value) for name, value in (data or {}).items())
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _named(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return compact(value)
+    return f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
 
 
 def table(title: str, rows: Iterable[Any], *columns: tuple[str, str | Callable[[Any], Any]], more: str = "") -> Table:

@@ -27,12 +27,15 @@ class BookScreen(FoundByTaskOrAccount, Screen):
 
 @admin.register(Transfer)
 class TransferScreen(BookScreen):
-    list_display = ("id", "what", "amount", "account", "available_after", "of_task", "reason", "actor", "created_at")
+    list_display = ("id", "what", "amount", "available_after", "account", "of_task", "actor", "created_at")
     list_filter = ("kind",)
     fields = (
-        "what", "amount", "of_account", "account_seq", "of_task", "usage_line", "reason", "actor", "key",
-        "granted_after", "available_after", "held_after", "charged_after", "created_at",
-    )  # fmt: skip
+        ("what", "amount", "of_account", "account_seq"),
+        ("of_task", "usage_line", "actor", "created_at"),
+        ("available_after", "held_after", "charged_after", "granted_after"),
+        "reason",
+        "key",
+    )
 
     @admin.display(description="kind")
     def what(self, transfer: Transfer) -> str:
@@ -43,7 +46,7 @@ class TransferScreen(BookScreen):
 class ChargeScreen(BookScreen):
     ordering = ("-task_id",)
     list_display = ("shown", "account", "held", "charged", "refunded", "of_task", "created_at")
-    fields = ("of_task", "of_account", "held", "charged", "refunded", "net", "created_at")
+    fields = (("of_task", "of_account", "created_at"), ("held", "charged", "refunded", "net"))
 
     @admin.display(description="charge")
     def shown(self, charge: Charge) -> str:
@@ -78,8 +81,12 @@ class ChargeScreen(BookScreen):
 @admin.register(UsageLine)
 class UsageLineScreen(BookScreen):
     list_display = ("id", "meter", "quantity", "unit", "billed_amount", "account", "of_task", "created_at")
-    list_filter = ("meter",)
     fields = (
-        "of_task", "of_account", "position", "meter", "quantity", "unit", "unit_size", "unit_price", "price",
-        "listed_amount", "billed_amount", "usd_reference", "estimated", "created_at",
-    )  # fmt: skip
+        ("of_task", "of_account", "position", "created_at"),
+        ("meter", "quantity", "unit", "price"),
+        ("listed_amount", "billed_amount", "usd_reference", "how"),
+    )
+
+    @admin.display(description="measured")
+    def how(self, line: UsageLine) -> str:
+        return "estimated" if line.estimated else "as reported"

@@ -9,18 +9,26 @@ from tasks.models import Callback, CallbackAttempt
 COLOURS = {Callback.Status.DELIVERED: "success", Callback.Status.FAILED: "danger"}
 
 
+def host_of(callback: Callback) -> str:
+    """Whom it goes to: a list has no room for the whole address."""
+    return callback.url.split("/")[2] if callback.url.count("/") > 1 else callback.url
+
+
 @admin.register(Callback)
 class CallbackScreen(HidesContent, FoundByTaskOrAccount, Screen):
     content = ("shown_body",)
     heavy = ("body",)
-    list_display = ("event", "of_task", "account", "state", "attempt_count", "next_attempt_at", "url", "created_at")
+    list_display = ("event", "state", "of_task", "account", "attempt_count", "next_attempt_at", "host")
     list_filter = ("status",)
     list_select_related = ("account",)
     linked = ("task", "account")
     fields = (
-        "event", "of_task", "of_account", "url", "format", "state", "attempt_count", "tries_left", "next_attempt_at",
-        "delivered_at", "last_error", "created_at", "shown_body",
-    )  # fmt: skip
+        ("event", "state", "of_task", "of_account"),
+        ("url", "format"),
+        ("attempt_count", "tries_left", "next_attempt_at"),
+        ("created_at", "delivered_at", "last_error"),
+        "shown_body",
+    )
 
     @admin.display(description="task")
     def of_task(self, callback: Callback) -> str:
@@ -33,6 +41,10 @@ class CallbackScreen(HidesContent, FoundByTaskOrAccount, Screen):
     @admin.display(description="status")
     def state(self, callback: Callback) -> str:
         return label(callback.status, COLOURS.get(callback.status, ""))
+
+    @admin.display(description="host")
+    def host(self, callback: Callback) -> str:
+        return host_of(callback)
 
     @admin.display(description="body")
     def shown_body(self, callback: Callback) -> str:
@@ -56,10 +68,15 @@ class CallbackScreen(HidesContent, FoundByTaskOrAccount, Screen):
 @admin.register(CallbackAttempt)
 class CallbackAttemptScreen(FoundByTask, Screen):
     task_column = "callback__task_id"
-    list_display = ("started_at", "of_task", "number", "status_code", "duration_ms", "url", "error")
+    list_display = ("started_at", "of_task", "number", "status_code", "duration_ms", "host", "error")
     list_select_related = ("callback",)
     linked = ("callback",)
-    fields = ("started_at", "of_callback", "of_task", "number", "status_code", "duration_ms", "error", "shown_answer")
+    fields = (
+        ("started_at", "of_task", "number"),
+        "of_callback",
+        ("status_code", "duration_ms", "error"),
+        "shown_answer",
+    )
 
     def for_list(self, queryset: QuerySet) -> QuerySet:
         return super().for_list(queryset).defer("response", "callback__body")
@@ -72,9 +89,9 @@ class CallbackAttemptScreen(FoundByTask, Screen):
     def of_task(self, attempt: CallbackAttempt) -> str:
         return task_link(attempt.callback.task_id)
 
-    @admin.display(description="URL")
-    def url(self, attempt: CallbackAttempt) -> str:
-        return attempt.callback.url
+    @admin.display(description="host")
+    def host(self, attempt: CallbackAttempt) -> str:
+        return host_of(attempt.callback)
 
     @admin.display(description="answer")
     def shown_answer(self, attempt: CallbackAttempt) -> str:

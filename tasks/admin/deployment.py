@@ -19,12 +19,12 @@ class DeploymentScreen(Added, Edited, Screen):
     search_fields = ("name", "capability")
     ordering = ("name",)
     readonly_fields = ("drained_at", "created_at")
-    fieldsets = (
-        (None, {"fields": ("name", "capability", "resolved_model", "rate_card", "is_active", "is_default")}),
-        ("Work", {"fields": ("settings", "queue", "timeout", "max_retries", "ttl", "max_lifetime", "max_pending")}),
-        ("Money", {"fields": ("bills_partial_output",)}),
-        ("History", {"fields": readonly_fields}),
+    add_fieldsets = (
+        (None, {"fields": (("name", "capability"), ("resolved_model", "rate_card"))}),
+        ("Use", {"fields": (("is_active", "is_default", "bills_partial_output"),)}),
+        ("Work", {"fields": (("queue", "timeout", "max_retries"), ("ttl", "max_lifetime", "max_pending"), "settings")}),
     )
+    fieldsets = (*add_fieldsets, ("History", {"fields": (readonly_fields,)}))
 
     def formfield_for_dbfield(self, db_field: Field, request: HttpRequest, **kwargs: Any) -> forms.Field | None:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)

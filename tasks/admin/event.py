@@ -9,7 +9,7 @@ from tasks.models import TaskEvent
 class TaskEventScreen(FoundByTask, Screen):
     list_display = ("created_at", "type", "of_task", "seq", "actor", "told")
     linked = ("task",)
-    fields = ("created_at", "type", "of_task", "seq", "actor", "shown_data")
+    fields = (("created_at", "type"), ("of_task", "seq", "actor"), "shown_data")
 
     @admin.display(description="task")
     def of_task(self, event: TaskEvent) -> str:

@@ -33,7 +33,8 @@ MENU = [
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     """The groups of the menu, each with the lists this user may see."""
     groups = [(title, [_item(*item) for item in items if _may_see(request, item[2])]) for title, items in MENU]
-    return [{"title": title, "separator": True, "items": items} for title, items in groups if items]
+    seen = [(title, items) for title, items in groups if items]
+    return [{"title": title, "separator": number > 0, "items": items} for number, (title, items) in enumerate(seen)]
 
 
 def _item(title: str, icon: str, screen: str) -> dict[str, Any]:

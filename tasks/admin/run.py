@@ -12,15 +12,16 @@ COLOURS = {RunStatus.SUCCEEDED: "success", RunStatus.FAILED: "danger", RunStatus
 class RunScreen(HidesContent, FoundByTask, Screen):
     content = ("shown_text",)
     heavy = ("partial_text",)
-    list_display = (
-        "__str__", "of_task", "state", "reason_created", "reason_resolved", "worker", "started_at", "resolved_at",
-    )  # fmt: skip
+    list_display = ("number", "of_task", "state", "reason_created", "reason_resolved", "worker", "started_at")
     list_filter = ("status", "reason_resolved")
     linked = ("task",)
     fields = (
-        "number", "of_task", "state", "reason_created", "reason_resolved", "worker", "lease_expires_at",
-        "shown_usage", "scheduled_at", "started_at", "resolved_at", "shown_text",
-    )  # fmt: skip
+        ("of_task", "number", "state"),
+        ("reason_created", "reason_resolved", "worker", "lease_expires_at"),
+        ("scheduled_at", "started_at", "resolved_at"),
+        "shown_usage",
+        "shown_text",
+    )
 
     @admin.display(description="task")
     def of_task(self, run: Run) -> str:

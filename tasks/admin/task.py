@@ -1,11 +1,11 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest
 
 from billing.admin.acts import Acting
-from billing.admin.screens import Screen, Table, amount, compact, label, link, listing, pretty, table, when
+from billing.admin.screens import Screen, Table, amount, compact, label, link, listing, pretty, table, when, yes_or_no
 from billing.models import Charge, UsageLine
 from tasks.admin.found import FoundByTaskOrAccount, HidesContent, of_accounts, task_id_of, task_link
 from tasks.admin.task_acts import Cancel, Redeliver, Refund, Rerun
@@ -20,7 +20,7 @@ class TaskScreen(HidesContent, FoundByTaskOrAccount, Acting, Screen):
     acts = (Cancel(), Refund(), Redeliver(), Rerun())
     content = ("shown_input", "shown_output")
     heavy = ("input", "output", "creation_request", "quote", "metadata", "warnings", "usage")
-    list_display = ("public", "state", "model", "account", "quoted", "charged", "created_at", "ended")
+    list_display = ("public", "state", "model", "account", "quoted", "charged", "refunded", "created_at")
     list_filter = ("status", "deployment", "test")
     list_select_related = ("account", "api_key", "deployment")
     linked = ("account", "rerun_root")
@@ -28,17 +28,19 @@ class TaskScreen(HidesContent, FoundByTaskOrAccount, Acting, Screen):
     search_help_text = "Task id, client reference or account"
     fieldsets = (
         (None, {"fields": (
-            "public", "state", "of_account", "capability", "model", "resolved_model", "of_deployment", "key",
-            "client_reference", "shown_metadata", "test", "reruns",
+            ("public", "state", "of_account"),
+            ("capability", "of_deployment", "resolved_model"),
+            ("client_reference", "key", "shown_progress"),
+            ("reruns", "cancel_reason", "is_test"),
         )}),
-        ("Outcome", {"fields": ("shown_progress", "shown_error", "shown_warnings", "cancel_reason")}),
-        ("Money", {"fields": ("money_quoted", "money_held", "money_charged", "money_refunded", "waived")}),
+        ("Money", {"fields": (("money_quoted", "money_held", "money_charged", "money_refunded", "is_waived"),)}),
+        ("Outcome", {"fields": (("shown_error", "shown_warnings"),)}),
+        ("Content", {"fields": ("shown_metadata", "shown_input", "shown_output")}),
         ("Times", {"fields": (
-            "created_at", "started_at", "completed_at", "cancel_requested_at", "not_before", "available_at",
-            "paused_at", "expires_at", "deadline", "content_deleted_at",
+            ("created_at", "started_at", "completed_at", "cancel_requested_at", "content_deleted_at"),
+            ("not_before", "available_at", "paused_at", "expires_at", "deadline"),
         )}),
-        ("Work", {"fields": ("queue", "priority", "attempt", "retries_left", "timeout", "blocked", "seq")}),
-        ("Content", {"fields": ("shown_input", "shown_output")}),
+        ("Work", {"fields": (("queue", "priority", "attempt", "retries_left", "timeout", "blocked", "seq"),)}),
     )  # fmt: skip
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Task | None:
@@ -49,8 +51,9 @@ class TaskScreen(HidesContent, FoundByTaskOrAccount, Acting, Screen):
         return task
 
     def for_list(self, queryset: QuerySet) -> QuerySet:
-        charge = Charge.objects.filter(task_id=OuterRef("pk")).values(net=F("charged") - F("refunded"))
-        return super().for_list(queryset).annotate(net=Subquery(charge))
+        charge = Charge.objects.filter(task_id=OuterRef("pk"))
+        amounts = {f"now_{name}": Subquery(charge.values(name)) for name in ("charged", "refunded")}
+        return super().for_list(queryset).annotate(**amounts)
 
     def found_by_words(self, queryset: QuerySet, term: str) -> QuerySet:
         return queryset.filter(Q(client_reference=term) | of_accounts(term))
@@ -65,11 +68,19 @@ class TaskScreen(HidesContent, FoundByTaskOrAccount, Acting, Screen):
 
     @admin.display(description="charged")
     def charged(self, task: Any) -> str:
-        return amount(task.net)
+        return amount(task.now_charged)
 
-    @admin.display(description="ended")
-    def ended(self, task: Task) -> str:
-        return when(task.completed_at)
+    @admin.display(description="refunded")
+    def refunded(self, task: Any) -> str:
+        return amount(task.now_refunded or None)
+
+    @admin.display(description="test")
+    def is_test(self, task: Task) -> str:
+        return yes_or_no(task.test)
+
+    @admin.display(description="waived")
+    def is_waived(self, task: Task) -> str:
+        return yes_or_no(task.waived)
 
     @admin.display(description="account")
     def of_account(self, task: Task) -> str:
@@ -137,11 +148,11 @@ def _lines(task: Task) -> Table:
         UsageLine.objects.filter(task_id=task.pk).select_related("price").order_by("position"),
         ("Meter", lambda line: link("billing_usageline", line.pk, line.meter)),
         ("Quantity", lambda line: f"{line.quantity.normalize():f} {line.unit}"),
+        ("Measured", lambda line: "estimated" if line.estimated else "as reported"),
         ("Price", "price"),
         ("Listed", "listed_amount"),
         ("Billed", "billed_amount"),
         ("USD", "usd_reference"),
-        ("", lambda line: "estimated" if line.estimated else ""),
     )
 
 

@@ -33,7 +33,7 @@ class TaskAct(Act):
 
 
 class Cancel(TaskAct):
-    name, title, permission, icon = "cancel", "Cancel", "tasks.cancel_task", "cancel"
+    name, title, permission, icon = "cancel", "Cancel task", "tasks.cancel_task", "cancel"
     variant = ActionVariant.DANGER
     note = "The task ends at once and its hold is released; only streamed output may be charged, where its "
     note += "deployment says so. The customer sees the reason."
@@ -49,7 +49,7 @@ class Cancel(TaskAct):
 
 
 class Rerun(TaskAct):
-    name, title, permission, icon = "rerun", "Rerun", "tasks.rerun_task", "replay"
+    name, title, permission, icon = "rerun", "Rerun task", "tasks.rerun_task", "replay"
     note = "Submits the task again as a new one, at today's prices: the account's credits are held and charged anew."
 
     def suits(self, row: Task) -> bool:
@@ -105,9 +105,8 @@ class Refund(TaskAct):
             balances[task.account_id] += left
             numbers = [charge.charged, charge.refunded, left, before, before + left]
             shown.append([str(task), str(task.account), *map(amount, numbers)])
-        return Table(
-            "", ["Task", "Account", "Charged", "Refunded", "Left", "Available", "After all is refunded"], shown
-        )
+        headers = ["Task", "Account", "Charged", "Refunded", "Left", "Available now", "After all is refunded"]
+        return Table("", headers, shown)
 
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
         key = keyed("refund", data["key"], row.pk)

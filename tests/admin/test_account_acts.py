@@ -18,6 +18,7 @@ from billing.models import Account, ApiKey, Transfer
 from tests.admin.people import act_url, history, list_url, member, page_url, root, told
 from tests.builders import account, key, submit
 
+# An act commits, so that a verb that owns its transaction and a check at commit have their say.
 pytestmark = pytest.mark.django_db(transaction=True)
 SECRET = re.compile(r"cf_(?:live|test)_[0-9A-Za-z]{8}_[0-9A-Za-z]{43}")
 LIMITS = {
@@ -81,6 +82,7 @@ def test_an_adjustment_below_the_limit_is_refused_with_a_sentence():
 
 
 @pytest.mark.parametrize(("act", "amount"), [("grant", "0"), ("grant", "-1"), ("adjust", "0"), ("grant", "1e20")])
+@pytest.mark.django_db
 def test_an_amount_that_is_none_is_an_error_of_the_form(act, amount):
     owner, person = account(), root()
 
@@ -126,6 +128,7 @@ def test_a_new_key_is_shown_once_and_kept_nowhere():
 
 
 @pytest.mark.parametrize("wrong", [{"scopes": ["everything"]}, {"scopes": []}, {"name": ""}, {"expires_at_0": "soon"}])
+@pytest.mark.django_db
 def test_a_key_that_makes_no_sense_is_an_error_of_the_form(wrong):
     owner, person = account(), root()
 
@@ -196,6 +199,7 @@ def test_an_account_is_opened_with_credits_and_a_first_key():
     assert history(opened) == ["Opened the account."]
 
 
+@pytest.mark.django_db
 def test_an_account_needs_a_name_only():
     person, url = root(), reverse("admin:billing_account_add")
 
@@ -236,6 +240,7 @@ def test_saving_an_account_leaves_alone_what_moved_since_it_was_read():
 
 
 @pytest.mark.parametrize("wrong", [{"credit_limit": "-1"}, {"running_limit": "-1"}, {"name": ""}, {"monthly_cap": "x"}])
+@pytest.mark.django_db
 def test_limits_that_make_no_sense_are_errors_of_the_form(wrong):
     owner, person = account(), root()
 
@@ -250,6 +255,7 @@ ACTS = ("grant", "adjust", "issue-key", "rotate-secret", "disable")
 
 
 @pytest.mark.parametrize("group", ["Operator", "Billing", "Support"])
+@pytest.mark.django_db
 def test_each_act_is_for_its_groups_only(group):
     owner, person = account(), member(group)
     issued, _ = key(owner)
@@ -272,12 +278,14 @@ def test_each_act_is_for_its_groups_only(group):
     assert Account.objects.get().name == "Acme"
 
 
+@pytest.mark.django_db
 def test_a_secret_is_for_one_account_at_a_time():
     one, other, person = account(), account(name="Umbrella"), root()
 
     assert person.ask(one, "issue-key", other).status_code == 404
 
 
+@pytest.mark.django_db
 def test_opening_an_account_gives_only_what_its_opener_may_give():
     person = member("Support")
     for name in ("add_account", "view_account"):

@@ -247,6 +247,23 @@ def test_every_group_sees_every_screen_of_ours(group):
     assert person.get(reverse("admin:auth_user_changelist")).status_code == 403
 
 
+def test_who_leaves_is_not_deleted_with_their_history():
+    person, user = root(), User.objects.create_user("leaver", is_staff=True)
+
+    answer = person.client.post(reverse("admin:auth_user_delete", args=[user.pk]), {"post": "yes"})
+
+    assert answer.status_code == 403
+    assert User.objects.filter(pk=user.pk).exists()
+
+
+def test_a_login_leads_to_the_index(client):
+    User.objects.create_superuser("ann", password="look")
+
+    answer = client.post(reverse("admin:login"), {"username": "ann", "password": "look"})
+
+    assert answer.url == reverse("admin:index")
+
+
 def test_whoever_is_not_logged_in_sees_nothing(client):
     task = submit()
 

@@ -86,7 +86,7 @@ def test_a_deployment_is_added_and_edited():
     assert (added.status_code, edited.status_code) == (302, 302)
     made.refresh_from_db()
     assert (made.timeout, made.settings, made.is_active) == (5, {"base_url": "https://x"}, True)
-    assert history(made) == ["Added.", "Changed Settings and Timeout."]
+    assert history(made) == ["Added.", "Changed Timeout and Settings."]
 
 
 def test_an_edit_of_a_deployment_leaves_alone_that_it_was_drained_meanwhile():

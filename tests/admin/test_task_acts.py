@@ -16,6 +16,7 @@ from tasks.statuses import Status
 from tests.admin.people import act_url, history, list_url, member, page_url, root, told
 from tests.builders import account, assert_sound, buckets, claim, deployment, submit, task_that_is
 
+# An act commits, so that a verb that owns its transaction and a check at commit have their say.
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -86,6 +87,7 @@ def test_acts_of_the_list_lead_to_the_page_that_asks_and_report_on_each_row():
     assert_sound(owner)
 
 
+@pytest.mark.django_db
 def test_all_rows_across_pages_is_not_a_choice():
     owner, person = account("100"), root()
     one, other = submit(owner), submit(owner)
@@ -99,6 +101,7 @@ def test_all_rows_across_pages_is_not_a_choice():
 
 
 @pytest.mark.parametrize("act", ["cancel", "refund", "redeliver", "rerun"])
+@pytest.mark.django_db
 def test_asking_changes_nothing_and_no_act_is_without_a_reason(act):
     task, person = charged(callback_url="https://example.com/"), root()
     before = (TaskEvent.objects.count(), Transfer.objects.count(), Task.objects.count(), LogEntry.objects.count())
@@ -120,6 +123,7 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("group", ["Operator", "Billing", "Support"])
+@pytest.mark.django_db
 def test_each_act_is_for_its_groups_only(group):
     task, person = charged(callback_url="https://example.com/"), member(group)
     queued = submit()
@@ -136,6 +140,7 @@ def test_each_act_is_for_its_groups_only(group):
     assert not LogEntry.objects.exists()
 
 
+@pytest.mark.django_db
 def test_a_form_without_its_token_is_refused():
     task, person = submit(), root()
     strict = Client(enforce_csrf_checks=True)
@@ -150,12 +155,14 @@ def test_a_form_without_its_token_is_refused():
 
 
 @pytest.mark.parametrize("ids", ["", "nonsense", "00000000-0000-0000-0000-000000000000", ",".join(["x"] * 101)])
+@pytest.mark.django_db
 def test_an_act_on_nothing_is_not_found(ids):
     submit()
 
     assert root().get(reverse("admin:tasks_task_cancel"), ids=ids).status_code == 404
 
 
+@pytest.mark.django_db
 def test_buttons_are_offered_where_the_act_makes_sense():
     ended, queued, person = charged(), submit(), root()
 
@@ -237,6 +244,7 @@ def test_a_refund_above_the_rest_is_refused_with_a_sentence(amount, message):
 
 
 @pytest.mark.parametrize("amount", ["0", "-1", "0.00001", "NaN", "1e30", "x"])
+@pytest.mark.django_db
 def test_an_amount_that_is_none_is_an_error_of_the_form(amount):
     task, person = charged(), root()
 
@@ -246,6 +254,7 @@ def test_an_amount_that_is_none_is_an_error_of_the_form(amount):
     assert refunds(task) == []
 
 
+@pytest.mark.django_db
 def test_a_line_of_another_task_is_no_choice():
     task, other, person = charged(), charged(account("50")), root()
     foreign = UsageLine.objects.filter(task_id=other.pk).first()
@@ -278,6 +287,7 @@ def test_several_tasks_are_refunded_whole():
     assert buckets(owner)["available"] == 100
 
 
+@pytest.mark.django_db
 def test_an_act_on_many_rows_asks_few_questions(django_assert_max_num_queries):
     owner, person = account("1000"), root()
     rows = [charged(owner) for _ in range(8)]
