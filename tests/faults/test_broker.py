@@ -16,6 +16,7 @@ from config import embedded, engines_valkey
 from tasks import queues
 from tests.builders import account, deployment, submit
 from tests.faults.processes import Crew, ended, until
+from tests.tasks.api.client import Consumer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -104,6 +105,19 @@ def test_a_frozen_broker_costs_a_submission_less_than_a_second(broker, crew):
 
     assert took < 1
     assert ended(task).status == "succeeded"
+
+
+def test_a_consumer_gets_202_within_a_second_whatever_the_broker_does(broker):
+    consumer, to = Consumer(), deployment()
+
+    dead, dead_took = timed(lambda: consumer.create(to))
+    broker.start()
+    broker.signal(signal.SIGSTOP)
+    frozen, frozen_took = timed(lambda: consumer.create(to))
+    broker.signal(signal.SIGCONT)
+
+    assert (dead.status_code, frozen.status_code) == (202, 202)
+    assert max(dead_took, frozen_took) < 1
 
 
 def test_workers_and_sweeper_outlive_the_broker(broker, crew):
