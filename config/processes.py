@@ -6,6 +6,7 @@ process group of its own, so that Ctrl-C in a terminal reaches only us and its c
 
 import contextlib
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import TextIO
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 LEASH = (sys.executable, "-IS", str(BASE_DIR / "config" / "leash.py"))
@@ -120,6 +121,11 @@ class Child:
         return heard, told
 
     @property
+    def pause(self) -> float:
+        """Seconds between a death and the next start: twice as long each time."""
+        return PAUSE * 2.0 ** (len(self.deaths) - 1)
+
+    @property
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
@@ -141,14 +147,14 @@ class Child:
         code, self.process, self.ready = self.process.wait(), None, False
         now = time.monotonic()
         self.deaths = [*(at for at in self.deaths if now - at < WITHIN), now]
-        self.restart_at = now + PAUSE * 2 ** (len(self.deaths) - 1)
+        self.restart_at = now + self.pause
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 class Supervisor:
     """Runs programs until it is asked to stop, or until one of them does not stay alive."""
 
-    def __init__(self, programs: Sequence[Program], *, out: IO[str]) -> None:
+    def __init__(self, programs: Sequence[Program], *, out: TextIO) -> None:
         self.children = [Child(program) for program in programs]
         self.out = out
         self.width = max(len(program.name) for program in programs)
@@ -241,8 +247,7 @@ class Supervisor:
         if len(child.deaths) >= DEATHS:
             said = f": {child.last_words}" if child.last_words else "."
             raise GivenUp(f"{child.program.name} ended {DEATHS} times within {WITHIN:.0f} s ({how}){said}")
-        pause = child.restart_at - time.monotonic()
-        self._show(child, [f"ended ({how}); it is started again in {pause:.1f} s"])
+        self._show(child, [f"ended ({how}); it is started again in {child.pause:.1f} s"])
 
     def _stop(self) -> None:
         """Stop the programs, stage by stage; a second request ends all at once."""
@@ -288,7 +293,14 @@ class Supervisor:
         return f"\x1b[{COLOURS[self.children.index(child) % len(COLOURS)]}m{name}\x1b[0m"
 
     def _write(self, text: str) -> None:
-        """Show it if anybody still looks: a closed terminal must not keep us from stopping in order."""
+        """Show all of it, if anybody still looks: a closed terminal must not keep us from stopping in order.
+
+        Not by Python's streams: unbuffered ones lose the rest of a write that a signal cuts short.
+        """
+        data = text.encode(self.out.encoding, "replace")
         with contextlib.suppress(OSError):
-            self.out.write(text)
-            self.out.flush()
+            while data:
+                try:
+                    data = data[os.write(self.out.fileno(), data) :]
+                except BlockingIOError:
+                    select.select([], [self.out], [], 1)

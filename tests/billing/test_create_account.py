@@ -73,7 +73,22 @@ def test_without_credits_there_is_no_transfer():
 
 @pytest.mark.parametrize(
     "amount",
-    ["NaN", "Infinity", "-1", "1e3", "1.00001", "1" + "0" * 15, "1_000", "١", "0x10", " 1", "1\n", "", "many", "1,5"],
+    [
+        "NaN",
+        "Infinity",
+        "-1",
+        "1e3",
+        "1.00001",
+        "1" + "0" * 15,
+        "1_000",
+        "\u0661",
+        "0x10",
+        " 1",
+        "1\n",
+        "",
+        "many",
+        "1,5",
+    ],
 )
 def test_what_is_no_amount_is_refused_before_anything_is_written(amount):
     with pytest.raises(CommandError, match="is no amount"):

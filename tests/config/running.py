@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -129,6 +130,14 @@ def manage(data: Path, *words: str, **more: str) -> subprocess.CompletedProcess[
     return subprocess.run(
         command, cwd=BASE_DIR, env=environment(data, **more), capture_output=True, text=True, timeout=60
     )
+
+
+def remove(data: Path) -> None:
+    """Stop the engines of this folder and remove all they have, root's PostgreSQL elsewhere too."""
+    manage(data, "engines", "stop")
+    if (data / "home").exists():
+        shutil.rmtree((data / "home").read_text().strip())
+    shutil.rmtree(data, ignore_errors=True)
 
 
 def ask(data: Path, code: str) -> Any:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import takewhile
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from config.settings import BASE_DIR
-from tests.config.running import Up, ask, environment, free_port, living, manage, until
+from tests.config.running import Up, ask, environment, free_port, living, manage, remove, until
 
 SUBMIT = """
 from tests.builders import deployment, submit
@@ -31,7 +33,7 @@ HASTE = {"SWEEP_SECONDS": "0.2", "RETRY_BACKOFF_SECONDS": "0.1", "STOP_SECONDS":
 def folder():
     path = Path(tempfile.mkdtemp(prefix="cf-up-"))
     yield path
-    manage(path / "data", "engines", "stop")
+    remove(path / "data")
     shutil.rmtree(path)
 
 
@@ -41,8 +43,7 @@ def with_engines():
     path = Path(tempfile.mkdtemp(prefix="cf-up-"))
     manage(path, "migrate", "-v0")
     yield path
-    manage(path, "engines", "stop")
-    shutil.rmtree(path)
+    remove(path)
 
 
 @pytest.fixture
@@ -65,11 +66,12 @@ def serving():
     """An `up` that is shared by tests that let it live."""
     path = Path(tempfile.mkdtemp(prefix="cf-up-"))
     running = Up(path, **HASTE)
-    yield running.ready()
-    print("\n".join(running.lines))
-    running.finish()
-    manage(path, "engines", "stop")
-    shutil.rmtree(path)
+    try:
+        yield running.ready()
+    finally:
+        print("\n".join(running.lines))
+        running.finish()
+        remove(path)
 
 
 def engines(data):
@@ -177,10 +179,35 @@ def test_a_port_that_is_taken_is_said_in_one_sentence(folder, up):
     assert engines(folder / "data") == 0
 
 
+def test_each_line_of_the_procfile_works_with_external_engines(with_engines, tmp_path):
+    entry = ask(with_engines, "from django.conf import settings; answer = [str(settings.EMBEDDED.postgres_sockets)]")
+    lines = dict(line.split(": ", 1) for line in (BASE_DIR / "Procfile").read_text().splitlines())
+    external = {
+        "DATABASE_URL": f"postgres://counterfoil@/counterfoil?host={quote(entry[0], safe='')}",
+        "REDIS_URL": f"unix://{with_engines}/run/valkey.sock?db=1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PORT": str(free_port()),
+        **{name: (with_engines / name).read_text().strip() for name in ("SECRET_KEY", "ENCRYPTION_KEYS")},
+    }
+    programs = [
+        (name, f"os.execvp('sh', ['sh', '-c', {line!r}])", "") for name, line in lines.items() if name != "sweep"
+    ]
+    sweep = ("sweep", f"os.execvp('sh', ['sh', '-c', {lines['sweep']!r}])", QUIET)
+
+    with supervise(tmp_path, *programs, sweep, **external) as process:
+        said = list(takewhile(lambda line: line != "ready\n", iter(process.stdout.readline, "")))
+        process.terminate()
+        out, _ = process.communicate(timeout=30)
+
+    assert list(lines) == ["web", "worker", "callbacks", "sweep"]
+    assert not [line for line in [*said, *out.splitlines()] if "rror" in line or "ended (" in line]
+    assert process.returncode == 0
+
+
 # The supervisor alone, with small programs.
 
 
-def supervise(tmp_path, *programs):
+def supervise(tmp_path, *programs, **more):
     """A process that supervises these programs, each a name, its Python code and its other fields."""
     for name, code, _ in programs:
         (tmp_path / f"{name}.py").write_text(f"import os, signal, sys, time\n{code}\n")
@@ -204,7 +231,7 @@ except GivenUp as error:
     return subprocess.Popen(
         [sys.executable, "-c", script],
         cwd=BASE_DIR,
-        env={**environment(tmp_path), "PYTHONPATH": str(BASE_DIR)},
+        env={**environment(tmp_path), **more, "PYTHONPATH": str(BASE_DIR)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -223,9 +250,9 @@ IDLE = "print(os.getpid(), flush=True); time.sleep(60)"
 
 def test_a_program_that_does_not_stay_alive_ends_all_with_a_sentence(tmp_path):
     with supervise(tmp_path, ("good", IDLE, QUIET), ("bad", "sys.exit('no luck')", "")) as process:
-        good = pid_of(process, "good")
         out, said = process.communicate(timeout=30)
 
+    good = int(next(line for line in out.splitlines() if line.startswith("good | ")).split()[-1])
     assert process.returncode == 1
     assert said == "bad ended 5 times within 60 s (exit code 1): no luck\n"
     assert out.count("bad  | no luck\n") == 5

@@ -56,7 +56,7 @@ class Command(BaseCommand):
                 call_command("migrate", interactive=False, verbosity=0)
                 activate_test_capabilities()
         except (OSError, DatabaseError) as error:
-            raise CommandError(str(error).strip()) from error
+            raise CommandError(str(error).splitlines()[0]) from error
         connection.close()
 
     def run(self, url: str, programs: list[Program]) -> None:
