@@ -1,5 +1,7 @@
 """The whole service by `up`, over HTTP, with real processes that are killed."""
 
+import http.client
+import json
 import os
 import signal
 import subprocess
@@ -63,7 +65,7 @@ def manage(*arguments, environment):
 @pytest.fixture
 def consumer(url, data):
     made = manage("create_account", "Acme", "--credits", "100", "--json", environment=data[1])
-    account = demo.json.loads(made.stdout)
+    account = json.loads(made.stdout)
     consumer = demo.Consumer(url, account["api_key"])
     consumer.secret = account["callback_secret"]
     return consumer
@@ -133,6 +135,25 @@ def test_a_receiver_that_fails_twice_gets_the_same_bytes_a_third_time(consumer):
     assert len(set(bodies)) == 1
     assert told[0].verified
     assert shown["callback"]["attempt_count"] == 3
+
+
+def in_chunks(url, key, *chunks):
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "Transfer-Encoding": "chunked"}
+    try:
+        connection.request("POST", "/v1/tasks", iter(chunks), headers, encode_chunked=True)
+        answer = connection.getresponse()
+        return answer.status, json.load(answer)
+    finally:
+        connection.close()
+
+
+def test_a_body_in_chunks_is_a_body(consumer, url):
+    status, made = in_chunks(url, consumer.key, b'{"model": "text-analyze", ', b'"input": {"text": "in two"}}')
+    too_much, error = in_chunks(url, consumer.key, *[b" " * 2**18] * 5)
+
+    assert (status, made["input"]) == (202, {"text": "in two"})
+    assert (too_much, error["error"]["code"]) == (413, "payload_too_large")
 
 
 def test_the_demo_says_only_what_is_true(data, tmp_path):
