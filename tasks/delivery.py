@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 
 from billing.credentials import decrypt
 from billing.statements import rows
@@ -35,10 +35,16 @@ logger = logging.getLogger(__name__)
 
 PLACES = 200
 PLACES_A_HOST = 10
+# Bodies above the small ones also take room, in bytes: what is in memory is bounded, and small ones wait for no large.
+SMALL = 2**16
+ROOM = 12 * 2**20
+ROOM_A_HOST = 2**20
 SECONDS = 30
 # While a receiver takes its time, new work is looked for this often.
 LOOK_AGAIN_SECONDS = 0.1
 MOST_PATIENCE = 86_400.0
+
+INTERNAL = "What came of the try could not be recorded: an internal error."
 
 DELIVERED, FAILED, PENDING = Callback.Status.DELIVERED, Callback.Status.FAILED, Callback.Status.PENDING
 
@@ -52,10 +58,15 @@ class Owed:
     task_id: UUID
     url: str
     format: str
-    body: str
+    body: bytes
     tries_left: int
     secret: str
     secret_previous: str
+
+    @property
+    def room(self) -> int:
+        """The bytes of room that it takes."""
+        return len(self.body) if len(self.body) > SMALL else 0
 
     @property
     def secrets(self) -> list[str]:
@@ -90,7 +101,7 @@ def deliver_due() -> None:
 
 async def _deliver() -> None:
     async with net.Client() as client:
-        under_way: set[asyncio.Task[Try]] = set()
+        under_way: dict[asyncio.Task[Try], Owed] = {}
         try:
             await _shift(client, under_way)
         finally:
@@ -99,43 +110,55 @@ async def _deliver() -> None:
             await asyncio.gather(*under_way, return_exceptions=True)
 
 
-async def _shift(client: net.Client, under_way: set[asyncio.Task[Try]]) -> None:
+async def _shift(client: net.Client, under_way: dict[asyncio.Task[Try], Owed]) -> None:
     """Turns of recording and leasing, while the tries under way go on. At its end another deliverer is called, since
     the last receivers may take their time."""
     ends = time.monotonic() + SECONDS
     tries: list[Try] = []
     while time.monotonic() < ends:
-        due = await sync_to_async(_turn)(tries, PLACES - len(under_way))
-        under_way |= {asyncio.create_task(_try(client, owed)) for owed in due}
+        room = ROOM - sum(owed.room for owed in under_way.values())
+        due = await sync_to_async(_turn)(tries, PLACES - len(under_way), room)
+        under_way |= {asyncio.create_task(_try(client, owed)): owed for owed in due}
         if not under_way:
             return
         tries = await _ended(under_way, LOOK_AGAIN_SECONDS)
     await sync_to_async(queues.wake)(CALLBACKS_QUEUE)
     while tries or under_way:
-        await sync_to_async(_turn)(tries, 0)
+        await sync_to_async(_turn)(tries, 0, 0)
         tries = await _ended(under_way, None)
 
 
-async def _ended(under_way: set[asyncio.Task[Try]], within: float | None) -> list[Try]:
+async def _ended(under_way: dict[asyncio.Task[Try], Owed], within: float | None) -> list[Try]:
     """The tries that ended, taken from those under way; none when nothing does in time."""
     done = {task for task in under_way if task.done()}
     if under_way and not done:
         done, _ = await asyncio.wait(under_way, timeout=within, return_when=asyncio.FIRST_COMPLETED)
-    under_way -= done
+    for task in done:
+        del under_way[task]
     return [task.result() for task in done]
 
 
-def _turn(tries: Sequence[Try], places: int) -> list[Owed]:
-    """Record what came back, and lease as many as there are places."""
+def _turn(tries: Sequence[Try], places: int, room: int) -> list[Owed]:
+    """Record what came back, and lease as many as there are places and room for."""
     if tries:
         record(tries)
-    return claim(places) if places else []
+    return claim(places, room=room) if places else []
 
 
-def claim(places: int) -> list[Owed]:
-    """Lease due callbacks, at most ten a host; committed when this returns."""
-    lease = settings.CALLBACK_TIMEOUT_SECONDS + settings.LEASE_SECONDS
-    params = {"token": uuid4(), "lease": lease, "places": places, "a_host": PLACES_A_HOST}
+def claim(places: int, *, room: int = ROOM) -> list[Owed]:
+    """Lease due callbacks, at most ten a host; committed when this returns.
+
+    Their bodies take up `room` bytes and one body more at the most, the small ones not counted.
+    """
+    params = {
+        "token": uuid4(),
+        "lease": settings.CALLBACK_TIMEOUT_SECONDS + settings.LEASE_SECONDS,
+        "places": places,
+        "a_host": PLACES_A_HOST,
+        "small": SMALL,
+        "room": room,
+        "room_a_host": ROOM_A_HOST,
+    }
     with transaction.atomic(durable=True):
         return [Owed(*row) for row in rows(load("claim_callbacks"), params)]
 
@@ -145,11 +168,10 @@ async def _try(client: net.Client, owed: Owed) -> Try:
     started_at, started = datetime.now(UTC), time.monotonic()
     answer = error = None
     try:
-        body = owed.body.encode()
-        headers = FORMATS[owed.format].headers(owed.id, body, owed.secrets, int(started_at.timestamp()))
-        answer = await client.post(owed.url, body=body, headers=headers)
+        headers = FORMATS[owed.format].headers(owed.id, owed.body, owed.secrets, int(started_at.timestamp()))
+        answer = await client.post(owed.url, body=owed.body, headers=headers)
     except (net.ForbiddenUrl, net.Unreachable) as reason:
-        error = str(reason)
+        error = _storable(str(reason))
     except Exception:
         logger.exception("callback not sent", extra={"callback": str(owed.id)})
         error = "The callback could not be sent: an internal error."
@@ -157,35 +179,85 @@ async def _try(client: net.Client, owed: Owed) -> Try:
 
 
 def record(tries: Sequence[Try]) -> int:
-    """Write what came of the tries; returns how many were still ours to record."""
-    params = {"tasks": [each.owed.task_id for each in tries], "tries": json.dumps([_row(each) for each in tries])}
+    """Write what came of the tries; returns how many were still ours to record.
+
+    A try that the database will not take is set apart, so that it spoils none of the others.
+    """
+    try:
+        return _write(tries, [_row(each) for each in tries])
+    except (OperationalError, InterfaceError):
+        raise
+    except DatabaseError:
+        if len(tries) > 1:
+            return sum(record([each]) for each in tries)
+        logger.exception("a try not recorded as it was", extra={"callback": str(tries[0].owed.id)})
+        return _write(tries, [_bare_row(tries[0])])
+
+
+def _write(tries: Sequence[Try], written: list[dict[str, Any]]) -> int:
+    params = {"tasks": [each.owed.task_id for each in tries], "tries": json.dumps(written)}
     return len(rows(load("record_callbacks"), params))
 
 
 def _row(tried: Try) -> dict[str, Any]:
     answer = tried.answer
+    return _bare_row(tried) | {
+        "duration_ms": tried.duration_ms,
+        "code": answer.status if answer else None,
+        "response": _storable(answer.body.decode(errors="replace")) if answer else "",
+        "error": tried.error,
+        **vars(_judged(tried)),
+    }
+
+
+def _bare_row(tried: Try) -> dict[str, Any]:
+    """That a try was made, and used up: nothing in it comes from outside."""
     return {
         "id": str(tried.owed.id),
         "token": str(tried.owed.token),
         "started_at": tried.started_at.isoformat(),
-        "duration_ms": tried.duration_ms,
-        "code": answer.status if answer else None,
-        "response": answer.body.decode(errors="replace").replace("\x00", "\ufffd") if answer else "",
-        "error": tried.error,
-        **vars(verdict(tried)),
+        "duration_ms": 0,
+        "code": None,
+        "response": "",
+        "error": INTERNAL,
+        **vars(_again(_left(tried), INTERNAL)),
     }
+
+
+def _storable(text: str) -> str:
+    """The text without what PostgreSQL cannot hold: NUL and lone surrogates."""
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+
+
+def _judged(tried: Try) -> Verdict:
+    """The verdict. It raises nothing: one that crashes has used up the try."""
+    try:
+        return verdict(tried)
+    except Exception:
+        logger.exception("a try not judged", extra={"callback": str(tried.owed.id)})
+        return _again(_left(tried), INTERNAL)
 
 
 def verdict(tried: Try) -> Verdict:
     """What the try makes of its callback: only 2xx delivers, 410 ends it, anything else is tried again."""
-    left = max(tried.owed.tries_left - 1, 0)
+    left = _left(tried)
     status = tried.answer.status if tried.answer else None
     if status and 200 <= status < 300:
         return Verdict(DELIVERED, left)
     error = tried.error or _said(status)
-    if status == HTTPStatus.GONE or not left:
+    if status == HTTPStatus.GONE:
         return Verdict(FAILED, left, last_error=error)
-    asked = patience(tried.answer.retry_after) if tried.answer else 0.0
+    return _again(left, error, asked=patience(tried.answer.retry_after) if tried.answer else 0.0)
+
+
+def _left(tried: Try) -> int:
+    return max(tried.owed.tries_left - 1, 0)
+
+
+def _again(left: int, error: str, *, asked: float = 0.0) -> Verdict:
+    """Another try, after the schedule's pause or a longer one that was asked for, while any is left."""
+    if not left:
+        return Verdict(FAILED, left, last_error=error)
     return Verdict(PENDING, left, max(_pause(left), asked), error)
 
 

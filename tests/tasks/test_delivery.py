@@ -28,6 +28,7 @@ from tests.receiver import RawServer, Receiver, Reply
 from tests.workload.threads import together
 
 pytestmark = pytest.mark.django_db(transaction=True)
+OK = net.Answer(200, b"")
 
 
 @pytest.fixture(autouse=True)
@@ -252,6 +253,9 @@ def test_tries_follow_the_schedule(schedule):
         ("Fri, 31 Dec 9999 23:59:59 GMT", 86400),
         ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", 0),
         ("Fri, 31 Dec 9999 23:59:59 -2359", 86400),
+        ("Mon, 20 Nov 1995 19:12:08 +99999999999999999999", 0),
+        ("Mon, 20 Nov " + "9" * 5000 + " 19:12:08 GMT", 0),
+        ("Mon, 99 Nov 1995 99:99:99 GMT", 0),
         ("Mon, 01 Jan 0001 00:00:00 +2359", 0),
         (", , ,", 0),
     ],
@@ -591,6 +595,103 @@ def test_a_deliverer_that_loses_its_database_ends_and_is_made_up_for(monkeypatch
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     callback.refresh_from_db()
     assert callback.status == "delivered"
+
+
+def test_a_verdict_that_crashes_uses_up_its_try_and_spares_the_others(monkeypatch):
+    sound, crash = delivery.patience, ValueError("a header nobody thought of")
+
+    def patience(header):
+        if header == "poison":
+            raise crash
+        return sound(header)
+
+    monkeypatch.setattr(delivery, "patience", patience)
+    with Receiver([Reply(503, {"retry-after": "poison"})]) as poisoner, Receiver([Reply(delay=0.3)]) as well:
+        poisoned, others = owed(poisoner.url), [owed(well.url) for _ in range(3)]
+        deliver_all()
+
+    poisoned.refresh_from_db()
+    assert (poisoned.status, poisoned.attempt_count, poisoned.tries_left) == ("failed", 3, 0)
+    assert len(poisoner.requests) == 3
+    for callback in others:
+        callback.refresh_from_db()
+        assert (callback.status, callback.attempt_count) == ("delivered", 1)
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        {"answer": net.Answer(99_999, b"")},
+        {"duration_ms": -1, "answer": net.Answer(500, b"")},
+        {"error": "a\x00b"},
+        {"error": "\ud800"},
+    ],
+)
+def test_a_try_that_the_database_refuses_is_used_up_and_spoils_none_of_the_others(poison):
+    of, to = account("100"), deployment()
+    callback, *others = [owed(f"http://127.0.0.1:{port}/", of=of, to=to) for port in (1, 2, 3)]
+    tries = [
+        delivery.Try(each, now(), **({"duration_ms": 1} | (poison if each.id == callback.pk else {"answer": OK})))
+        for each in delivery.claim(10)
+    ]
+
+    assert delivery.record(tries) == 3
+
+    callback.refresh_from_db()
+    assert (callback.status, callback.attempt_count, callback.tries_left) == ("pending", 1, 2)
+    assert attempts(callback) == [(1, None, "What came of the try could not be recorded: an internal error.")]
+    assert set(Callback.objects.filter(pk__in=[each.pk for each in others]).values_list("status", flat=True)) == {
+        "delivered"
+    }
+
+
+LARGE = 3 * 2**18
+
+
+def owing_large(count, *, hosts, **fields):
+    """Callbacks with large bodies, over this many hosts, the longest due first."""
+    made = [owed(f"http://h{number % hosts}.example/", **fields) for number in range(count)]
+    Callback.objects.filter(pk__in=[each.pk for each in made]).update(body="x" * LARGE)
+    return made
+
+
+def test_a_turn_takes_no_more_large_bodies_than_there_is_room_for():
+    owing_large(20, hosts=20, of=account("100"), to=deployment())
+
+    claimed = delivery.claim(200)
+    rest = delivery.claim(200)
+
+    assert len(claimed) == 16  # 12 MiB
+    assert sum(len(each.body) for each in claimed + rest) == 20 * LARGE
+
+
+def test_what_is_under_way_leaves_less_room_and_small_bodies_need_none():
+    of, to = account("100"), deployment()
+    large = owing_large(2, hosts=2, of=of, to=to)
+    small = owed("http://127.0.0.1:9/", of=of, to=to)
+
+    assert [each.id for each in delivery.claim(200, room=0)] == [small.pk]
+    assert [each.id for each in delivery.claim(200, room=1)] == [large[0].pk]
+    assert [each.id for each in delivery.claim(200, room=1)] == [large[1].pk]
+
+
+def test_a_host_has_its_share_of_the_room_only():
+    owing_large(5, hosts=1, of=account("100"), to=deployment())
+
+    assert [len(delivery.claim(200)) for _ in range(2)] == [2, 0]
+
+
+def test_large_bodies_are_delivered_one_turn_after_the_other(monkeypatch):
+    monkeypatch.setattr(delivery, "ROOM", 2**20)
+    of, to = account("100"), deployment()
+    with Receiver() as receiver:
+        for _ in range(6):
+            owed(receiver.url, of=of, to=to)
+        Callback.objects.update(body="x" * LARGE)
+        delivery.deliver_due()
+
+    assert [len(sent.body) for sent in receiver.requests] == [LARGE] * 6
+    assert set(Callback.objects.values_list("status", flat=True)) == {"delivered"}
 
 
 def test_an_endless_answer_ends():
