@@ -37,6 +37,11 @@ class NothingCharged(Refusal):
     message = "Nothing was charged, so nothing can be refunded."
 
 
+class KeyReused(Refusal):
+    code, status = "idempotency_key_reused", 409
+    message = "This key belongs to another transfer."
+
+
 REFUSALS: dict[str, type[Refusal]] = {
     "available_never_falls_below_the_credit_limit": InsufficientBalance,
     "monthly_cap": SpendCapReached,

@@ -1,7 +1,8 @@
-"""The only door to transfers. Each verb inserts one, and the database moves the balances with it.
+"""The door to transfers. Each verb inserts one, and the database moves the balances with it.
 
 Amounts are credits with at most four places. A key makes a verb safe to repeat: the second call returns the first's
-transfer. `tasks/sql/submit.sql` inserts its own hold, in the statement that creates the task.
+transfer, or raises KeyReused when it asks for another. There is one door beside this one: `tasks/sql/submit.sql` holds,
+in the statement that creates the task. What is held ends in `settle`, as a capture and a release.
 """
 
 from decimal import Decimal
@@ -11,7 +12,7 @@ from django.db import DatabaseError, IntegrityError, transaction
 from psycopg.types.json import Jsonb
 
 from billing import pricing
-from billing.exceptions import REFUSALS, Refusal
+from billing.exceptions import REFUSALS, KeyReused, Refusal
 from billing.models import Transfer
 from billing.statements import constraint_of, one
 
@@ -45,16 +46,6 @@ def grant(account_id: UUID, amount: Decimal, *, key: str, reason: str, actor: st
 def adjust(account_id: UUID, amount: Decimal, *, key: str, reason: str, actor: str) -> Transfer:
     """Correct a balance by a signed amount. Raises InsufficientBalance below the credit limit."""
     return _post(account_id, "adjustment", amount, key=key, reason=reason, actor=actor)
-
-
-def hold(account_id: UUID, amount: Decimal, *, task_id: UUID) -> Transfer:
-    """Set credits aside for a task. Raises InsufficientBalance or SpendCapReached."""
-    return _post(account_id, "hold", amount, task_id=task_id, key=f"hold:{task_id}")
-
-
-def release(account_id: UUID, amount: Decimal, *, task_id: UUID) -> Transfer:
-    """Give back what a task holds and was not charged."""
-    return _post(account_id, "release", amount, task_id=task_id, key=f"release:{task_id}")
 
 
 def refund(
@@ -108,7 +99,7 @@ def _post(
     reason: str = "",
     actor: str = "system",
 ) -> Transfer:
-    """Insert in a savepoint. Whatever refuses it, a key that is taken says that it was done before."""
+    """Insert in a savepoint. Whatever refuses it, a key that is taken says that it was done before, or is not ours."""
     try:
         with transaction.atomic():
             row = _execute(
@@ -123,9 +114,12 @@ def _post(
                 key=key,
             )
     except (IntegrityError, Refusal):
-        if done := Transfer.objects.filter(key=key).first():
-            return done
-        raise
+        if (done := Transfer.objects.filter(key=key).first()) is None:
+            raise
+        asked = (account_id, kind, amount, task_id, line_id)
+        if (done.account_id, done.kind, done.amount, done.task_id, done.usage_line_id) != asked:
+            raise KeyReused from None
+        return done
     return Transfer.objects.get(pk=row[0])
 
 

@@ -36,19 +36,29 @@ def billed(*amounts: str) -> pricing.Bill:
     return pricing.bill(usage, found, at_most=sum(map(Decimal, amounts)))
 
 
+def hold(account_id: UUID, amount: Decimal, *, task_id: UUID) -> Transfer:
+    """Set credits aside, as the statement that creates a task does."""
+    return ledger._post(account_id, "hold", amount, task_id=task_id, key=f"hold:{task_id}")
+
+
+def release(account_id: UUID, amount: Decimal, *, task_id: UUID) -> Transfer:
+    """Give back what a task holds; in the service only settling does."""
+    return ledger._post(account_id, "release", amount, task_id=task_id, key=f"release:{task_id}")
+
+
 def held(account: Account, amount: str) -> UUID:
     """A task that holds credits; a later one has a greater id."""
     task_id = uuid7()
-    ledger.hold(account.pk, Decimal(amount), task_id=task_id)
+    hold(account.pk, Decimal(amount), task_id=task_id)
     return task_id
 
 
 def charged(account: Account, *amounts: str, of: str | None = None) -> UUID:
     """A task that was billed these lines; `of` is what it held, if more."""
     bill = billed(*amounts)
-    hold = Decimal(of) if of else bill.charged
-    task_id = held(account, str(hold))
-    settle(account, task_id, bill, held=str(hold))
+    amount = of or str(bill.charged)
+    task_id = held(account, amount)
+    settle(account, task_id, bill, held=amount)
     return task_id
 
 

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from billing import audit, ledger
-from billing.exceptions import InsufficientBalance, NothingCharged, RefundTooLarge, Refusal, SpendCapReached
+from billing.exceptions import InsufficientBalance, KeyReused, NothingCharged, RefundTooLarge, Refusal, SpendCapReached
 from billing.models import Account, Charge, Transfer, UsageLine
 from billing.pricing import bill, waived
-from tests.billing.builders import EMPTY, WHY, charge, charged, held, line_ids, rates, settle
+from tests.billing.builders import EMPTY, WHY, charge, charged, held, hold, line_ids, rates, release, settle
 from tests.builders import account, buckets
 
 pytestmark = pytest.mark.django_db
@@ -97,7 +97,7 @@ class Both:
 
     def hold(self, amount: Decimal, which: int) -> None:
         task_id, refused = uuid4(), None if self.books.covers(amount) else InsufficientBalance
-        if self.do(lambda: ledger.hold(self.account.pk, amount, task_id=task_id), refused=refused):
+        if self.do(lambda: hold(self.account.pk, amount, task_id=task_id), refused=refused):
             self.books.tasks.append(Task(task_id, amount))
 
     def settle(self, amount: Decimal, which: int) -> None:
@@ -238,7 +238,7 @@ def test_a_verb_that_used_up_all_there_was_can_be_repeated(verb):
     mine = account("10")
     task_id = charged(mine, "4") if verb == "refund" else uuid4()
     acts = {
-        "hold": lambda: ledger.hold(mine.pk, Decimal(10), task_id=task_id),
+        "hold": lambda: hold(mine.pk, Decimal(10), task_id=task_id),
         "adjust": lambda: ledger.adjust(mine.pk, Decimal(-10), key="click", **WHY),
         "refund": lambda: ledger.refund(mine.pk, Decimal(4), task_id=task_id, key="click", **WHY),
     }
@@ -251,14 +251,39 @@ def test_a_verb_that_used_up_all_there_was_can_be_repeated(verb):
 
 
 @pytest.mark.parametrize(
+    "act",
+    [
+        lambda mine, task, line: ledger.refund(mine.pk, Decimal(2), task_id=task, key="click", **WHY),
+        lambda mine, task, line: ledger.refund(mine.pk, Decimal(9), task_id=task, key="click", **WHY),
+        lambda mine, task, line: ledger.refund(mine.pk, Decimal(1), task_id=uuid4(), key="click", **WHY),
+        lambda mine, task, line: ledger.refund(mine.pk, Decimal(1), task_id=task, line_id=line, key="click", **WHY),
+        lambda mine, task, line: ledger.refund(account("1").pk, Decimal(1), task_id=task, key="click", **WHY),
+        lambda mine, task, line: ledger.grant(mine.pk, Decimal(1), key="click", **WHY),
+        lambda mine, task, line: ledger.adjust(mine.pk, Decimal(-1), key="click", **WHY),
+    ],
+)
+def test_a_key_of_another_transfer_is_refused_and_moves_nothing(act):
+    mine = account("10")
+    task_id = charged(mine, "4")
+    first = ledger.refund(mine.pk, Decimal(1), task_id=task_id, key="click", **WHY)
+    before = buckets(mine)
+
+    with pytest.raises(KeyReused):
+        act(mine, task_id, line_ids(task_id)[0])
+
+    assert buckets(mine) == before
+    assert ledger.refund(mine.pk, Decimal("1.0000"), task_id=task_id, key="click", **WHY) == first
+
+
+@pytest.mark.parametrize(
     ("act", "refusal"),
     [
-        (lambda mine, task: ledger.hold(mine, Decimal(7), task_id=uuid4()), InsufficientBalance),
+        (lambda mine, task: hold(mine, Decimal(7), task_id=uuid4()), InsufficientBalance),
         (lambda mine, task: ledger.adjust(mine, Decimal(-7), key="k", **WHY), InsufficientBalance),
         (lambda mine, task: ledger.refund(mine, Decimal(5), task_id=task, key="k", **WHY), RefundTooLarge),
         (lambda mine, task: ledger.refund(mine, Decimal(1), task_id=uuid4(), key="k", **WHY), NothingCharged),
         (lambda mine, task: ledger.grant(mine, Decimal(-1), key="k", **WHY), IntegrityError),
-        (lambda mine, task: ledger.release(mine, Decimal(1), task_id=task), IntegrityError),
+        (lambda mine, task: release(mine, Decimal(1), task_id=task), IntegrityError),
     ],
 )
 def test_a_refused_verb_leaves_nothing(act, refusal):

@@ -8,7 +8,7 @@ import pytest
 from billing import audit, ledger
 from billing.exceptions import InsufficientBalance, RefundTooLarge, SpendCapReached
 from billing.models import Transfer
-from tests.billing.builders import EMPTY, WHY, at_once, billed, charge, charged, held, line_ids, settle
+from tests.billing.builders import EMPTY, WHY, at_once, billed, charge, charged, held, hold, line_ids, settle
 from tests.builders import account, buckets
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def test_eight_holds_on_a_balance_for_two_are_two():
     mine = account("2")
 
-    results = at_once(8, lambda n: ledger.hold(mine.pk, Decimal(1), task_id=uuid4()))
+    results = at_once(8, lambda n: hold(mine.pk, Decimal(1), task_id=uuid4()))
 
     assert sorted(type(result).__name__ for result in results) == ["InsufficientBalance"] * 6 + ["Transfer"] * 2
     assert buckets(mine) == {"available": 0, "held": 2, "charged": 0}
@@ -26,7 +26,7 @@ def test_eight_holds_on_a_balance_for_two_are_two():
 def test_eight_holds_under_a_cap_for_two_are_two():
     mine = account("10", monthly_cap=2)
 
-    results = at_once(8, lambda n: ledger.hold(mine.pk, Decimal(1), task_id=uuid4()))
+    results = at_once(8, lambda n: hold(mine.pk, Decimal(1), task_id=uuid4()))
 
     assert sum(isinstance(result, SpendCapReached) for result in results) == 6
     assert buckets(mine) == {"available": 8, "held": 2, "charged": 0}
@@ -35,7 +35,7 @@ def test_eight_holds_under_a_cap_for_two_are_two():
 def test_the_same_hold_from_eight_threads_is_one():
     mine, task_id = account("10"), uuid4()
 
-    results = at_once(8, lambda n: ledger.hold(mine.pk, Decimal(10), task_id=task_id))
+    results = at_once(8, lambda n: hold(mine.pk, Decimal(10), task_id=task_id))
 
     assert len({result.pk for result in results}) == 1
     assert buckets(mine) == {"available": 0, "held": 10, "charged": 0}
@@ -109,7 +109,7 @@ def test_grants_and_adjustments_of_many_accounts_do_not_wait_for_ever():
 def test_what_is_refused_in_a_race_leaves_no_number_out():
     mine = account("3")
 
-    results = at_once(8, lambda n: ledger.hold(mine.pk, Decimal(1), task_id=uuid4()))
+    results = at_once(8, lambda n: hold(mine.pk, Decimal(1), task_id=uuid4()))
 
     assert sum(isinstance(result, InsufficientBalance) for result in results) == 5
     numbers = Transfer.objects.filter(account=mine).order_by("account_seq").values_list("account_seq", flat=True)
