@@ -80,11 +80,22 @@ else:
     DATABASES = {"default": embedded.database(EMBEDDED)}
 if not DATABASES["default"]["ENGINE"].endswith("postgresql"):
     raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL database: postgres://user:password@host/name")
+# Nobody waits for a lock for long, and a client that vanished in the middle of a transaction does not keep one.
+LOCK_TIMEOUT_SECONDS = env.float("LOCK_TIMEOUT_SECONDS", default=5)
+CONNECTION = {
+    "prepare_threshold": 5,
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "options": f"-c lock_timeout={LOCK_TIMEOUT_SECONDS:g}s -c idle_in_transaction_session_timeout=30s",
+}
 DATABASES["default"] |= {
     "ENGINE": "django.db.backends.postgresql",
     "CONN_MAX_AGE": 0,
     "CONN_HEALTH_CHECKS": False,
-    "OPTIONS": {"prepare_threshold": 5, "connect_timeout": 5, **DATABASES["default"].get("OPTIONS", {})},
+    "OPTIONS": {**CONNECTION, **DATABASES["default"].get("OPTIONS", {})},
 }
 # The web's threads share connections; it says so by DATABASE_POOL. Celery's processes each have their own.
 DATABASE_POOL_SIZE = env.int("DATABASE_POOL_SIZE", default=8)
@@ -114,6 +125,7 @@ WEB_STREAMS = env.int("WEB_STREAMS", default=500)
 LEASE_SECONDS = env.float("LEASE_SECONDS", default=60)
 HEARTBEAT_SECONDS = env.float("HEARTBEAT_SECONDS", default=15)
 INTERRUPT_GRACE_SECONDS = env.float("INTERRUPT_GRACE_SECONDS", default=15)
+LAST_RESORT_SECONDS = env.float("LAST_RESORT_SECONDS", default=120)
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=2)
 RETRY_BACKOFF_SECONDS = env.float("RETRY_BACKOFF_SECONDS", default=5)
 STOP_SECONDS = env.float("STOP_SECONDS", default=10)  # that `up` gives running tasks to end, before they are given back

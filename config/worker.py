@@ -31,7 +31,7 @@ def extend(app: Celery) -> None:
 
 
 class FollowDeployments(bootsteps.StartStopStep):
-    """Consume from each queue that a deployment names."""
+    """Consume from each queue that may have work."""
 
     requires = {"celery.worker.consumer.tasks:Tasks"}
 
@@ -57,10 +57,10 @@ class FollowDeployments(bootsteps.StartStopStep):
             parent.add_task_queue(queue)
 
     def _queues(self) -> list[str]:
-        from tasks.models import Deployment
+        from tasks import queues
 
         try:
-            return list(Deployment.objects.order_by().values_list("queue", flat=True).distinct())
+            return queues.in_use()
         except DatabaseError as error:
             logger.warning("could not look for new queues", extra={"error": str(error)})
             return []

@@ -75,7 +75,7 @@ FORMATS: dict[str, Format] = {"standard": Format(freeze_standard, sign_standard)
 
 def freeze(callback_id: UUID, format_: str) -> None:
     """Render the body in the transaction of the final status, and wake the deliverer when it commits."""
-    FORMATS[format_].freeze(callback_id)
+    FORMATS.get(format_, FORMATS["standard"]).freeze(callback_id)
     queues.wake_on_commit(CALLBACKS_QUEUE)
 
 

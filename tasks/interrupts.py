@@ -26,6 +26,7 @@ class Interrupted(KeyboardInterrupt):
 
 # The run whose work may be interrupted. Only the main thread writes it.
 _armed: "Watch | None" = None
+_installed = False
 
 
 def _on_signal(*_: object) -> None:
@@ -36,7 +37,16 @@ def _on_signal(*_: object) -> None:
 
 def install() -> None:
     """Install the handler; once in every worker process, in its main thread."""
+    global _installed
     signal.signal(signal.SIGUSR2, _on_signal)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    _installed = True
+
+
+def _end_process_after(seconds: float) -> None:
+    """The last resort: the kernel ends the process, even one in a C call that lets no other thread run. 0 is never."""
+    if _installed:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 class Watch:
@@ -57,6 +67,7 @@ class Watch:
         global _armed
         beat = threading.Thread(target=self._beat, daemon=True)
         beat.start()
+        _end_process_after(self.timeout + settings.INTERRUPT_GRACE_SECONDS + settings.LAST_RESORT_SECONDS)
         try:
             try:
                 _armed = self
@@ -71,6 +82,7 @@ class Watch:
         finally:
             self.done.set()
             beat.join()
+            _end_process_after(0)
 
     def _beat(self) -> None:
         started = time.monotonic()

@@ -7,6 +7,7 @@ LeaseLost when it was refused. Locks that wait are taken in one order: task, the
 """
 
 import random
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -36,7 +37,7 @@ __all__ = [
 
 MAX_BACKOFF_SECONDS = 600
 # How often a claim looks again after somebody else was faster; the sweeper makes up for one that gave up.
-RACES = 8
+RACES = 20
 RESOLUTIONS = {
     ErrorCode.CAPABILITY_ERROR: (RunStatus.FAILED, Resolved.FAILED),
     ErrorCode.INVALID_INPUT: (RunStatus.EXCEPTION, Resolved.MALFORMED_PAYLOAD),
@@ -86,7 +87,6 @@ class Locked:
     started: bool
     callback_url: str | None
     callback_format: str
-    bills_partial_output: bool
     token: UUID | None
     usage: dict[str, str]
     partial_text: str
@@ -102,16 +102,17 @@ class Locked:
 
 def claim(queue: str, *, worker: str) -> Claim | None:
     """Take the next eligible task of a queue, or None: nothing is eligible, or every race was lost."""
-    token = uuid4()
-    lease = settings.LEASE_SECONDS
-    params = {"queue": queue, "worker": worker, "token": token, "lease": lease, "progress": Jsonb(NO_PROGRESS)}
-    for _ in range(RACES):
+    token, lost = uuid4(), []
+    params = {"queue": queue, "worker": worker, "token": token, "lease": settings.LEASE_SECONDS}
+    for race in range(RACES):
         with transaction.atomic(durable=True):
-            row = one(load("claim"), params)
-        if row is None:
-            return None
-        if row[0]:
+            row = one(load("claim"), params | {"progress": Jsonb(NO_PROGRESS), "lost": lost})
+        if row and row[0]:
             return Claim(token, *row)
+        if row is None and not lost:
+            return None
+        lost = [*lost, row[1]] if row else []
+        time.sleep(0 if row else random.uniform(0, 0.01 * race))  # noqa: S311 - everybody eligible is busy: a breath
     return None
 
 
@@ -127,10 +128,11 @@ def progress(claimed: Claim, *, percent: float | None, stage: str | None, messag
         raise LeaseLost
 
 
-def publish(claimed: Claim, *, text: str, usage: dict[str, Decimal]) -> None:
-    """Keep streamed text and the usage so far in the run's row. Raises LeaseLost."""
+def publish(claimed: Claim, *, text: str, offset: int, usage: dict[str, Decimal]) -> None:
+    """Keep streamed text, from an offset in characters on, and the usage so far in the run's row. Raises LeaseLost."""
     measured = Jsonb({meter: f"{quantity:f}" for meter, quantity in usage.items()})
-    if one(load("publish"), {"token": claimed.token, "text": text, "usage": measured}) is None:
+    said = {"token": claimed.token, "text": text, "offset": offset, "usage": measured}
+    if one(load("publish"), said) is None:
         raise LeaseLost
 
 
@@ -171,7 +173,7 @@ USAGE_EXCEEDS_QUOTE = {
 
 @transaction.atomic(durable=True)
 def fail(claimed: Claim, *, code: ErrorCode, message: str, retryable: bool = False) -> None:
-    """End the run badly, free of charge unless the deployment bills partial output. Raises LeaseLost."""
+    """End the run badly, free of charge unless its quote bills partial output. Raises LeaseLost."""
     _fail(_locked_by(claimed), code, message, retryable=retryable)
 
 
@@ -331,8 +333,8 @@ NOTHING = pricing.Bill((), Decimal("0.0000"), cut=False)
 
 
 def _partial_bill(task: Locked) -> pricing.Bill:
-    """What was streamed so far, where the deployment bills it; never the flat price."""
-    if not (task.bills_partial_output and task.usage and not task.waived):
+    """What was streamed so far, where the quote says that it is billed; never the flat price."""
+    if not (task.quote["bills_partial_output"] and task.usage and not task.waived):
         return NOTHING
     rates = [rate for rate in task.rates if rate.meter != pricing.FLAT]
     usage = {meter: Decimal(quantity) for meter, quantity in task.usage.items()}
@@ -341,7 +343,7 @@ def _partial_bill(task: Locked) -> pricing.Bill:
 
 def _retry_or_fail(task: Locked, code: ErrorCode, message: str, *, resolved: Resolved, spend: int) -> None:
     if task.retries_left < spend:
-        _fail(task, code, message, resolution=(RESOLUTIONS[code][0], resolved))
+        _fail(task, code, message, retryable=True, resolution=(RESOLUTIONS[code][0], resolved))
         return
     _check(task, Status.QUEUED)
     one(

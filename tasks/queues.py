@@ -1,6 +1,7 @@
 """The queues' wake-ups. A message names a queue, not a task; one too many finds nothing, one too few is made up for."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -13,8 +14,9 @@ from kombu import Connection
 from kombu.exceptions import KombuError
 from kombu.pools import producers
 
-from billing.statements import one
+from billing.statements import rows
 from tasks.models.deployment import CALLBACKS_QUEUE
+from tasks.sql import load
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +25,15 @@ WAITING = 64
 WAITING_CALLBACKS = 4
 # A broker that is down or frozen costs a submission half a second at most.
 PATIENCE = {"socket_connect_timeout": 0.5, "socket_timeout": 0.5, "max_retries": 0, "interval_start": 0}
+LEFT_ALONE_SECONDS = 1.0
+_left_alone_until = 0.0
 DOORS = {CALLBACKS_QUEUE: "tasks.jobs.deliver_due"}
 
 
 def wake(queue: str) -> None:
     """Tell a worker of this queue to look, unless enough messages wait."""
-    with _whatever_the_broker_does(queue):
-        if depth(queue) < _limit(queue):
+    with _whatever_the_broker_does(queue) as asked:
+        if asked and depth(queue) < _limit(queue):
             _send(queue, 1)
 
 
@@ -40,8 +44,14 @@ def wake_on_commit(queue: str) -> None:
 
 def fill(queue: str, eligible: int) -> None:
     """Make as many messages wait as there is eligible work, within the queue's limit."""
-    with _whatever_the_broker_does(queue):
-        _send(queue, min(eligible, _limit(queue)) - depth(queue))
+    with _whatever_the_broker_does(queue) as asked:
+        if asked:
+            _send(queue, min(eligible, _limit(queue)) - depth(queue))
+
+
+def in_use() -> list[str]:
+    """The queues that may have work: those of deployments, and those that queued tasks still wait in."""
+    return [queue for (queue,) in rows(load("queues"), {})]
 
 
 def depth(queue: str) -> int:
@@ -50,11 +60,16 @@ def depth(queue: str) -> int:
 
 
 @contextmanager
-def _whatever_the_broker_does(queue: str) -> Iterator[None]:
-    """A dead broker is only logged: the rows wait, and the sweeper fills the queue when it is back."""
+def _whatever_the_broker_does(queue: str) -> Iterator[bool]:
+    """A dead broker is only logged: the rows wait, and the sweeper fills the queue when it is back.
+
+    After a failure it is left alone for a moment (False), so that a frozen one costs its patience once, not each time.
+    """
+    global _left_alone_until
     try:
-        yield
+        yield time.monotonic() >= _left_alone_until
     except (OSError, redis.RedisError, KombuError) as error:
+        _left_alone_until = time.monotonic() + LEFT_ALONE_SECONDS
         logger.warning("wake-up not sent", extra={"queue": queue, "error": repr(error)})
 
 
@@ -67,16 +82,10 @@ def _send(queue: str, messages: int) -> None:
         return
     door = DOORS.get(queue, "tasks.jobs.run_next")
     args = [] if queue in DOORS else [queue]
-    options = {"queue": queue, "retry": False, "ignore_result": True, "time_limit": _time_limit(queue)}
+    options = {"queue": queue, "retry": False, "ignore_result": True}
     with producers[_connection()].acquire(block=True) as producer:
         for _ in range(messages):
             current_app.send_task(door, args=args, producer=producer, **options)
-
-
-def _time_limit(queue: str) -> int:
-    """When Celery ends the process of a job, in seconds: the last resort behind timeouts and leases."""
-    row = one("SELECT max(timeout) FROM tasks_deployment WHERE queue = %(queue)s", {"queue": queue})
-    return (row[0] or 0) + 120 if row else 120
 
 
 @cache

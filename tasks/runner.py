@@ -133,6 +133,7 @@ class RunContext:
         self.claimed = claimed
         self.attempt, self.resolved_model, self.settings = claimed.attempt, claimed.resolved_model, claimed.settings
         self._texts: list[str] = []
+        self._published = 0
         self._text_at = -math.inf
 
     def progress(self, percent: float | None = None, stage: str | None = None, message: str | None = None) -> None:
@@ -150,8 +151,10 @@ class RunContext:
         self._texts.append(text)
         now = time.monotonic()
         if now - self._text_at >= self.EVERY:
+            said = clean_text("".join(self._texts))
             with _unless_away():
-                lifecycle.publish(self.claimed, text=clean_text("".join(self._texts)), usage=exact(usage or {}))
+                lifecycle.publish(self.claimed, text=said, offset=self._published, usage=exact(usage or {}))
+                self._published += len(said)
                 self._texts, self._text_at = [], now
 
 

@@ -14,7 +14,7 @@ from rest_framework.exceptions import ValidationError
 from uuid_utils.compat import uuid7
 
 from billing import pricing
-from billing.exceptions import REFUSALS, InsufficientBalance
+from billing.exceptions import REFUSALS, InsufficientBalance, Refusal
 from billing.statements import constraint_of, one
 from tasks import capabilities, queues
 from tasks.exceptions import (
@@ -26,6 +26,7 @@ from tasks.exceptions import (
     UnsupportedCapability,
     UnsupportedModel,
 )
+from tasks.identifiers import new_id
 from tasks.models import Task
 from tasks.models.task import NO_PROGRESS
 from tasks.pointers import first_error
@@ -87,6 +88,7 @@ class Offer:
     max_lifetime: int
     bills_partial_output: bool
     now: datetime
+    clock: datetime
     full: bool
     rates: list[dict[str, Any]]
 
@@ -95,21 +97,29 @@ def submit(request: Request) -> Submitted:
     """Accept a task: quoted, held and queued, or refused with nothing written."""
     if request.idempotency_key and (replay := _replay(request)):
         return replay
+    try:
+        submitted = _create(request)
+    except Refusal:
+        if request.idempotency_key and (replay := _replay(request)):
+            return replay
+        raise
+    return submitted or _replay(request) or submit(request)
+
+
+def _create(request: Request) -> Submitted | None:
+    """Write the task, or None: somebody else has just used the key."""
     offer = _offer(request)
     quote = _quote(offer, request.input)
-    params = _params(request, offer, quote)
     with transaction.atomic(durable=True):
-        row = _insert(params)
+        row = _insert(_params(request, offer, quote))
         if row:
             queues.wake_on_commit(offer.queue)
-    if row is None:
-        return _replay(request) or submit(request)
-    return Submitted(row[0], row[1], replayed=False)
+    return Submitted(row[0], row[1], replayed=False) if row else None
 
 
 def rerun(task_id: UUID, *, account_id: UUID, api_key_id: UUID | None, actor: str, **idempotency: str) -> Submitted:
     """Submit a final task again, at today's prices, as a new task that points back. Raises TaskNotFinal."""
-    task = Task.objects.filter(pk=task_id, account_id=account_id).first()
+    task = Task.objects.select_related("deployment").filter(pk=task_id, account_id=account_id).first()
     if task is None:
         raise TaskNotFound
     if task.status not in FINAL:
@@ -120,14 +130,14 @@ def rerun(task_id: UUID, *, account_id: UUID, api_key_id: UUID | None, actor: st
             api_key_id=api_key_id,
             actor=actor,
             input=task.input,
-            model=task.model,
+            model=task.deployment.name,
             metadata=task.metadata,
             callback_url=task.callback_url,
             callback_format=task.callback_format,
             client_reference=task.client_reference,
             priority=task.priority,
-            timeout=task.timeout,
-            max_retries=task.max_retries,
+            timeout=min(task.timeout, task.deployment.timeout),
+            max_retries=min(task.max_retries, task.deployment.max_retries),
             rerun_of=task.pk,
             rerun_root=task.rerun_root or task.pk,
             **idempotency,
@@ -211,7 +221,8 @@ def _params(request: Request, offer: Offer, quote: dict[str, Any]) -> dict[str, 
     default = expires_at + (max_retries + 1) * timedelta(seconds=timeout) + SLACK
     _check_times(request, offer.now, last)
     return {
-        "id": uuid7(),
+        "id": new_id(offer.clock),
+        "created_at": offer.now,
         "run": uuid7(),
         "account": request.account_id,
         "api_key": request.api_key_id,

@@ -5,11 +5,11 @@ It needs PostgreSQL alone; a dead broker costs it a warning.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import connection
 
 from billing.statements import rows
 from tasks import lifecycle, queues
@@ -39,7 +39,7 @@ SELECT q.queue, (SELECT count(*) FROM (SELECT 1 FROM tasks_task t
     WHERE t.queue = q.queue AND t.status = 'queued' AND t.blocked = 0 AND t.available_at <= now()
       AND t.paused_at IS NULL
     LIMIT %(most)s) eligible)
-FROM (SELECT DISTINCT queue FROM tasks_deployment) q
+FROM unnest(%(queues)s::text[]) q(queue)
 """
 DUE_CALLBACKS = """
 SELECT count(*) FROM (SELECT 1 FROM tasks_callback
@@ -50,18 +50,17 @@ SELECT count(*) FROM (SELECT 1 FROM tasks_callback
 
 def end_lost_leases() -> int:
     """Take running tasks from workers that are gone."""
-    found = rows(LOST_LEASES, {"lease": settings.LEASE_SECONDS, "batch": BATCH})
-    return _each(lifecycle.give_up, (task_id for (task_id,) in found))
+    return _all(LOST_LEASES, lifecycle.give_up, lease=settings.LEASE_SECONDS)
 
 
 def expire_overdue() -> int:
     """End tasks whose deadline passed, or that waited too long for a first start."""
-    return _each(lifecycle.expire, (task_id for (task_id,) in rows(OVERDUE, {"batch": BATCH})))
+    return _all(OVERDUE, lifecycle.expire)
 
 
 def top_up_queues() -> int:
     """Make messages wait for eligible tasks whose wake-up was lost."""
-    found = rows(ELIGIBLE, {"most": queues.WAITING})
+    found = rows(ELIGIBLE, {"queues": queues.in_use(), "most": queues.WAITING})
     for queue, eligible in found:
         if eligible:
             queues.fill(queue, eligible)
@@ -81,13 +80,20 @@ DUTIES: tuple[Callable[[], int], ...] = (end_lost_leases, expire_overdue, top_up
 def once() -> int:
     """Do every duty once; one that fails does not keep the others from their work. Returns how many tasks moved."""
     moved = 0
-    for duty in DUTIES:
+    for duty in (_be_impatient, *DUTIES):
         try:
             moved += duty()
-        except DatabaseError:
+        except Exception:
             logger.exception("%s failed", duty.__name__)
             connection.close()
     return moved
+
+
+def _be_impatient() -> int:
+    """Wait for nobody's lock for long: a row that is held is looked at again in the next tick."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '1s'")
+    return 0
 
 
 def for_ever(stopped: Callable[[float], bool]) -> None:
@@ -99,13 +105,23 @@ def for_ever(stopped: Callable[[float], bool]) -> None:
             return
 
 
-def _each(verb: Callable[[UUID], bool], task_ids: Iterable[UUID]) -> int:
+def _all(statement: str, verb: Callable[[UUID], bool], **params: object) -> int:
+    """Do the verb for every task that the statement finds, batch by batch while they come full; count those moved."""
     moved = 0
-    for task_id in task_ids:
-        try:
-            moved += verb(task_id)
-        except TaskNotFound:
-            continue
-        except DatabaseError:
-            logger.exception("%s failed for %s", verb.__name__, task_id)
-    return moved
+    while True:
+        found = rows(statement, params | {"batch": BATCH})
+        moved_now = sum(_one(verb, task_id) for (task_id,) in found)
+        moved += moved_now
+        if len(found) < BATCH or not moved_now:
+            return moved
+
+
+def _one(verb: Callable[[UUID], bool], task_id: UUID) -> bool:
+    """Do the verb for a task; whatever is wrong with that one keeps no other from its turn."""
+    try:
+        return verb(task_id)
+    except TaskNotFound:
+        return False
+    except Exception:
+        logger.exception("%s failed for %s", verb.__name__, task_id)
+        return False

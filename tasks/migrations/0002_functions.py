@@ -11,6 +11,6 @@ class Migration(migrations.Migration):
     operations = [
         migrations.RunSQL(
             load("task_json"),
-            "DROP FUNCTION task_json, meter_total, typeid, rfc3339",
+            "DROP FUNCTION task_json_as_written, task_json, meter_total, typeid, rfc3339",
         )
     ]

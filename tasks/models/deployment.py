@@ -23,7 +23,9 @@ class Deployment(models.Model):
     max_retries = models.PositiveSmallIntegerField(default=2)
     ttl = models.PositiveIntegerField(default=86_400, help_text="Seconds to wait for the first start.")
     max_lifetime = models.PositiveIntegerField(default=604_800, help_text="Seconds from creation to the end, at most.")
-    max_pending = models.PositiveIntegerField(null=True, blank=True, help_text="Unfinished tasks, of all accounts.")
+    max_pending = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Unfinished tasks, of all accounts, about."
+    )
     bills_partial_output = models.BooleanField(default=False)
     is_default = models.BooleanField(default=False, help_text="Used when a client names only the capability.")
     is_active = models.BooleanField(default=True)

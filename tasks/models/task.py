@@ -18,7 +18,9 @@ from tasks.statuses import FINAL, MOVES, UNFINISHED, Status
 NO_PROGRESS = {"percent": None, "stage": None, "message": None}
 FROZEN = (
     "status", "account_id", "input", "output", "error", "warnings", "usage", "quote", "quoted", "usd_rate", "metadata",
-    "created_at", "started_at", "completed_at", "cancel_requested_at", "cancel_reason", "attempt",
+    "capability", "model", "resolved_model", "client_reference", "progress",
+    "created_at", "not_before", "expires_at", "deadline", "started_at", "completed_at",
+    "cancel_requested_at", "cancel_reason", "attempt",
 )  # fmt: skip
 
 

@@ -25,8 +25,9 @@ END $$;
 CREATE OR REPLACE FUNCTION meter_total(usage jsonb, meter text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
 $$ SELECT coalesce(ceil((usage ->> meter)::numeric), 0)::bigint $$;
 
--- `parts` names what a summary carries beside its own keys: input, output, usage, billing, callback. NULL is everything.
-CREATE OR REPLACE FUNCTION task_json(wanted uuid, parts text[] DEFAULT NULL) RETURNS text LANGUAGE plpgsql PARALLEL SAFE AS $$
+-- STABLE: it sees what its statement sees, all of one moment. `parts` names what a summary carries beside its own keys:
+-- input, output, usage, billing, callback. NULL is everything.
+CREATE OR REPLACE FUNCTION task_json(wanted uuid, parts text[] DEFAULT NULL) RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     t tasks_task%ROWTYPE;
     c billing_charge%ROWTYPE;
@@ -115,3 +116,7 @@ BEGIN
         rfc3339(t.content_deleted_at) AS content_deleted_at,
         '[]'::json AS artifacts) o), 2);
 END $$;
+
+-- The same inside the statement that writes: VOLATILE, so it sees the rows of the statement that calls it.
+CREATE OR REPLACE FUNCTION task_json_as_written(wanted uuid) RETURNS text LANGUAGE plpgsql VOLATILE AS
+$$ BEGIN RETURN (SELECT task_json(wanted)); END $$;

@@ -57,6 +57,7 @@ def broker(settings):
     settings.REDIS_URL, settings.CELERY_BROKER_URL = broker.url, embedded.broker_url(broker.url)
     queues._client.cache_clear()
     queues._connection.cache_clear()
+    queues._left_alone_until = 0
     yield broker
     queues._client().close()
     pools.reset()

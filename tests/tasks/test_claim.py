@@ -183,13 +183,15 @@ def crowded():
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 def test_a_claim_reads_no_crowd(crowded, mode):
     params = {"queue": "default", "worker": "w", "token": uuid4(), "lease": 60, "progress": json.dumps(NO_PROGRESS)}
+    params["lost"] = []
     statement = load("claim")
     for name in params:
         statement = statement.replace(f"%({name})s", f"${list(params).index(name) + 1}")
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL plan_cache_mode = {mode}")
-        cursor.execute(f"PREPARE claim (text, text, uuid, float8, jsonb) AS {statement}")
-        cursor.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE claim (%s, %s, %s, %s, %s)", [*params.values()])
+        cursor.execute(f"PREPARE claim (text, text, uuid, float8, jsonb, uuid[]) AS {statement}")
+        explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE claim (%s, %s, %s, %s, %s, %s)"
+        cursor.execute(explain, [*params.values()])
         (explained,) = cursor.fetchone()
         cursor.execute("DEALLOCATE claim")
 

@@ -33,7 +33,7 @@ def everything(task):
 
 WORKER_S_VERBS = {
     "progress": lambda claimed: lifecycle.progress(claimed, percent=50, stage=None, message=None),
-    "publish": lambda claimed: lifecycle.publish(claimed, text="more", usage={}),
+    "publish": lambda claimed: lifecycle.publish(claimed, text="more", offset=0, usage={}),
     "succeed": succeed,
     "fail": lambda claimed: lifecycle.fail(claimed, code=ErrorCode.CAPABILITY_ERROR, message="No."),
     "retry": lambda claimed: lifecycle.retry(claimed, **LOST),
@@ -157,8 +157,9 @@ def streaming(**fields):
     """A running task that has streamed 3 characters."""
     to = deployment(prices=STREAMED, **fields)
     task = task_that_is(Status.RUNNING, to=to, input={"bound": {"characters": 10}})
-    lifecycle.publish(task.claimed, text="ab", usage={"characters": Decimal(2)})
-    lifecycle.publish(task.claimed, text="c", usage={"characters": Decimal(3)})
+    lifecycle.publish(task.claimed, text="ab", offset=0, usage={"characters": Decimal(2)})
+    for _ in range(2):  # the answer to the first was lost
+        lifecycle.publish(task.claimed, text="c", offset=2, usage={"characters": Decimal(3)})
     return task
 
 

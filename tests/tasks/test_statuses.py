@@ -33,6 +33,14 @@ OTHER_VALUES = {
     "cancel_requested_at": NOW,
     "cancel_reason": "other",
     "attempt": "9",
+    "capability": "other",
+    "model": "other",
+    "resolved_model": "other",
+    "client_reference": "other",
+    "progress": '{"percent": 1}',
+    "not_before": NOW,
+    "expires_at": NOW,
+    "deadline": NOW,
 }
 
 

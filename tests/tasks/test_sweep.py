@@ -136,13 +136,13 @@ def test_a_task_in_its_time_is_left_alone(status):
     assert end_of(task)[0] == status
 
 
-def test_more_than_a_batch_is_swept_by_the_next_ticks(monkeypatch):
+def test_more_than_a_batch_is_swept_in_one_tick(monkeypatch):
     monkeypatch.setattr(sweep, "BATCH", 2)
     of, to = account(), deployment()
     for _ in range(5):
         overdue(submit(of, to))
 
-    assert [sweep.once() for _ in range(4)] == [2, 2, 1, 0]
+    assert [sweep.once() for _ in range(2)] == [5, 0]
 
 
 @pytest.fixture
@@ -194,13 +194,15 @@ def test_a_duty_that_fails_keeps_no_other_from_its_work(monkeypatch, caplog):
 
 def test_a_task_that_cannot_be_swept_keeps_no_other_waiting(caplog):
     tasks = [submit(), submit()]
+    for task in tasks:
+        overdue(task)
 
     def expire(task_id):
         if task_id == tasks[0].pk:
-            raise DatabaseError("broken")
-        return True
+            raise KeyError("broken")
+        return lifecycle.expire(task_id)
 
-    assert sweep._each(expire, [task.pk for task in tasks]) == 1
+    assert sweep._all(sweep.OVERDUE, expire) == 1
     assert str(tasks[0].pk) in caplog.text
 
 

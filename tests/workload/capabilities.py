@@ -1,6 +1,7 @@
 """Work for tests: does what its input says, in processes of any kind."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -88,6 +89,10 @@ class Work:
                 time.sleep(0.05)
             except BaseException:
                 continue
+
+    def hog(self, input):
+        """Holds the interpreter's lock in one C call, so that no other thread of the process runs."""
+        re.match(r"(a+)+$", "a" * 60 + "b")
 
     def crash(self, input):
         raise RuntimeError("out of cheese")

@@ -90,6 +90,7 @@ def positive(text: str) -> int:
 def one_at_a_time() -> Iterator[None]:
     """Hold the database's lock for those who prepare it."""
     with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = 0")  # the other one may take its time
         cursor.execute("SELECT pg_advisory_lock(%s)", [PREPARING])
         try:
             yield
