@@ -1,24 +1,43 @@
-"""JSON Pointers (RFC 6901) to the value a serializer refused."""
+"""JSON Pointers (RFC 6901) to the value that was refused, short enough to be sent back."""
 
 from typing import Any
+
+MOST = 500
+
+# The way to a value: the way to what holds it, and its name or index there. It is a pointer only once it is asked for.
+Path = tuple["Path", object] | None
+
+
+def pointer(path: Path) -> str:
+    """The pointer to the end of the way."""
+    tokens = []
+    while path:
+        path, name = path
+        tokens.append(f"/{escape(name)}")
+    return shorten("".join(reversed(tokens)))
 
 
 def first_error(detail: Any) -> tuple[str, str]:
     """The pointer to the first refused value in a DRF error detail, and its message."""
     if isinstance(detail, dict):
         for name, below in detail.items():
-            pointer, message = first_error(below)
-            return ("" if name == "non_field_errors" else f"/{escape(name)}") + pointer, message
+            found, message = first_error(below)
+            return shorten(("" if name == "non_field_errors" else f"/{escape(name)}") + found), message
     if isinstance(detail, list) and detail:
         if not isinstance(detail[0], dict | list):
-            return "", str(detail[0])
+            return "", shorten(str(detail[0]))
         for index, below in enumerate(detail):
             if below:
-                pointer, message = first_error(below)
-                return f"/{index}" + pointer, message
-    return "", str(detail)
+                found, message = first_error(below)
+                return shorten(f"/{index}" + found), message
+    return "", shorten(str(detail))
 
 
 def escape(name: object) -> str:
     """One reference token."""
-    return str(name).replace("~", "~0").replace("/", "~1")
+    return shorten(str(name)).replace("~", "~0").replace("/", "~1")
+
+
+def shorten(text: str) -> str:
+    """The text, or the beginning of one that is longer than an error should be, with a sign of that."""
+    return text if len(text) <= MOST else text[: MOST - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -10,7 +10,7 @@ from rest_framework import exceptions, status
 from rest_framework.response import Response
 
 from billing.exceptions import Refusal
-from tasks.pointers import first_error
+from tasks.pointers import first_error, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +74,14 @@ def body(
     param: str | None = None,
     details: Any = None,
 ) -> dict[str, Any]:
-    """The error object."""
+    """The error object; what it quotes of the request is cut."""
     return {
         "error": {
             "code": code or CODES[status],
-            "message": message,
+            "message": shorten(message),
             "retryable": status in RETRYABLE if retryable is None else retryable,
             "request_id": getattr(request, "request_id", None),
-            "param": param,
+            "param": param and shorten(param),
             "details": details,
         }
     }

@@ -8,7 +8,7 @@ from rest_framework.parsers import BaseParser
 
 from tasks.api.errors import InvalidJson, PayloadTooLarge
 from tasks.exceptions import Invalid
-from tasks.pointers import escape
+from tasks.pointers import Path, pointer
 
 MAX_BODY = 2**20
 MAX_DEPTH = 32
@@ -51,7 +51,7 @@ def parse(raw: bytes) -> Any:
         raise Invalid(f"The body is nested deeper than {MAX_DEPTH}.", param="") from error
     except ValueError as error:
         raise InvalidJson from error
-    _check(value, "", 0)
+    _check(value, None, 0)
     return value
 
 
@@ -78,34 +78,34 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def _check(value: Any, pointer: str, depth: int) -> None:
+def _check(value: Any, path: Path, depth: int) -> None:
     """Refuse what a database or another client could not hold, with the pointer to the first of it."""
     if depth > MAX_DEPTH:
-        raise Invalid(f"The body is nested deeper than {MAX_DEPTH}.", param=pointer)
+        raise Invalid(f"The body is nested deeper than {MAX_DEPTH}.", param=pointer(path))
     match value:
         case Twice():
-            raise Invalid("This key stands twice.", param=f"{pointer}/{escape(_printable(value.key))}")
+            raise Invalid("This key stands twice.", param=pointer((path, _printable(value.key))))
         case Huge():
-            raise Invalid("This number does not fit into 64 bits.", param=pointer)
+            raise Invalid("This number does not fit into 64 bits.", param=pointer(path))
         case str():
-            _check_text(value, pointer)
+            _check_text(value, path)
         case dict():
             for name, below in value.items():
-                _check_text(name, f"{pointer}/{escape(_printable(name))}")
-                _check(below, f"{pointer}/{escape(name)}", depth + 1)
+                _check_text(name, (path, name))
+                _check(below, (path, name), depth + 1)
         case list():
             for index, below in enumerate(value):
-                _check(below, f"{pointer}/{index}", depth + 1)
+                _check(below, (path, index), depth + 1)
 
 
-def _check_text(text: str, pointer: str) -> None:
+def _check_text(text: str, path: Path) -> None:
     if "\x00" in text:
-        raise Invalid("Text contains a NUL character.", param=pointer)
+        raise Invalid("Text contains a NUL character.", param=_printable(pointer(path)))
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise Invalid("Text contains a lone surrogate.", param=pointer) from error
+        raise Invalid("Text contains a lone surrogate.", param=_printable(pointer(path))) from error
 
 
-def _printable(name: str) -> str:
-    return name.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()[:200]
+def _printable(text: str) -> str:
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()

@@ -1,6 +1,7 @@
 """What is refused: with its code and a pointer, before anything is written or held."""
 
 import json
+import time
 from datetime import timedelta
 from unittest import mock
 
@@ -58,6 +59,43 @@ def test_a_body_that_nobody_should_send(consumer, sent, status, code, param):
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (status, code, param)
     assert nothing_was_written()
+
+
+LONG_KEY = b"k" * 520_000
+MANY = b",".join([b"0"] * 260_000)
+KEYS = b",".join(b'"%x":0' % number for number in range(100_000))
+HOSTILE = [
+    (b'{"%s":[%s]}' % (LONG_KEY, MANY), "/" + "k" * 498 + "\u2026"),
+    (b'{"input":{"%s":[%s,"\\u0000"]}}' % (LONG_KEY, MANY), "/input/" + "k" * 492 + "\u2026"),
+    (b'{"%s":1}' % (b"k" * 1_000_000), "/" + "k" * 498 + "\u2026"),
+    (b'{"%s":1,"%s":1}' % (LONG_KEY, LONG_KEY), "/" + "k" * 498 + "\u2026"),
+    (b'{"input":{},"callback":{"%s":1}}' % (b"/" * 1_000_000), "/callback/" + "~1" * 244 + "~\u2026"),
+    (b'{"input":{},"metadata":{"%s":1}}' % (b"~" * 1_000_000), "/metadata/" + "~0" * 244 + "~\u2026"),
+    (b"{%s}" % KEYS, "/0"),
+    (b'{"metadata":{%s}}' % KEYS, "/input"),
+    (b'{"a":[%s]}' % b",".join([b"[" * 29 + b"]" * 29] * 17_000), "/a"),
+    (b'{"a":%s}' % (b"[" + b",".join([b'{"":0}'] * 145_000) + b"]"), "/a"),
+    (b'{"a":1.%s}' % (b"1" * 1_000_000), "/a"),
+]
+
+
+@pytest.mark.parametrize(("sent", "param"), HOSTILE, ids=range(len(HOSTILE)))
+def test_a_megabyte_made_to_hurt_is_refused_at_once_and_not_sent_back(consumer, sent, param):
+    started = time.process_time()
+
+    answer = consumer.post("/v1/tasks", sent)
+
+    assert time.process_time() - started < 1
+    assert (answer.status_code, len(answer.content) < 2000) == (422, True)
+    assert len(answer.json()["error"]["param"]) <= 500
+    assert answer.json()["error"]["param"] == param
+
+
+def test_a_long_parameter_is_not_sent_back_whole(consumer):
+    answers = [consumer.get(f"/v1/tasks?{query}") for query in ("k" * 5000, "expand=" + "k" * 5000, "id=" + "k" * 5000)]
+
+    assert {answer.status_code for answer in answers} == {422}
+    assert max(len(answer.content) for answer in answers) < 2000
 
 
 FIELDS = [
