@@ -66,6 +66,18 @@ def test_work_that_does_not_yield_ends_with_its_process(witness, to):
     assert_sound(task.account)
 
 
+def test_work_that_lets_no_other_thread_run_is_ended_by_the_kernel(crew, witness, to):
+    crew.sweeper()
+    task = submit(to=to, timeout=1, input=work("hog", witness))
+    (child,) = until(witness.pids)
+
+    task = ended(task, within=20)
+
+    assert (task.status, task.error["code"]) == ("failed", "worker_lost")
+    until(lambda: not alive(child), within=10)
+    assert buckets(task.account) == {"available": 10, "held": 0, "charged": 0}
+
+
 def test_a_run_that_takes_too_long_times_out(witness, to):
     task = submit(to=to, timeout=1, input=work("sleep", witness))
     until(witness.pids)
