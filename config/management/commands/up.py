@@ -115,7 +115,7 @@ def programs(host: str, port: int, workers: int) -> list[Program]:
         ),
         Program(
             "callbacks",
-            worker("callbacks", "--queues", CALLBACKS_QUEUE, "--concurrency", "1"),
+            worker("callbacks", "--queues", CALLBACKS_QUEUE, "--concurrency", "2"),
             shared,
             farewell=patience,
             orphaned=signal.SIGQUIT,
