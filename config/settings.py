@@ -2,10 +2,12 @@
 
 import os
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 
 import environ
 import structlog
+from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 
 from config import embedded
@@ -18,7 +20,12 @@ EMBEDDED = embedded.layout()
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="") or embedded.secret(EMBEDDED, "SECRET_KEY")
 ENCRYPTION_KEYS = env.list("ENCRYPTION_KEYS", default=[]) or [embedded.secret(EMBEDDED, "ENCRYPTION_KEYS")]
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", "testserver"])
+try:
+    for key in ENCRYPTION_KEYS:
+        Fernet(key)
+except ValueError as error:
+    raise ImproperlyConfigured("ENCRYPTION_KEYS: each is a Fernet key, 32 bytes in URL-safe base 64.") from error
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 PUBLIC_URL = env.str("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
 HTTPS = PUBLIC_URL.startswith("https://")
 
@@ -132,6 +139,11 @@ STOP_SECONDS = env.float("STOP_SECONDS", default=10)  # that `up` gives running 
 RETENTION_DAYS = env.int("RETENTION_DAYS", default=0)
 
 CALLBACK_ALLOWED_NETWORKS = env.list("CALLBACK_ALLOWED_NETWORKS", default=[])
+try:
+    for network in CALLBACK_ALLOWED_NETWORKS:
+        ip_network(network)
+except ValueError as error:
+    raise ImproperlyConfigured(f"CALLBACK_ALLOWED_NETWORKS: {error}; write 10.0.0.0/8,192.168.1.0/24.") from error
 CALLBACK_SCHEDULE = [timedelta(seconds=float(s)) for s in env.list("CALLBACK_SCHEDULE", default=[])] or [
     timedelta(seconds=s) for s in (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 ]
@@ -187,7 +199,7 @@ UNFOLD = {
 }
 
 # Logs: one event a line, with the request's or the task's id; LOG_FORMAT is console or json.
-LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO").upper()
 LOG_FORMAT = env.str("LOG_FORMAT", default="console")
 LOG_CHAIN = [
     structlog.contextvars.merge_contextvars,

@@ -42,6 +42,8 @@ NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 PUBLIC_V6 = ipaddress.ip_network("2000::/3")
 DOCUMENTATION = ipaddress.ip_network("3fff::/20")
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# What `is_global` lets pass, in some Python or formally: protocol assignments, 6to4 relays, a cloud's own host.
+NOT_PUBLIC = [ipaddress.ip_network(network) for network in ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")]
 
 # Look-ups have threads of their own, enough for all that is under way: slow name servers hold up nobody else's.
 _lookups = ThreadPoolExecutor(256, thread_name_prefix="lookup")
@@ -124,7 +126,7 @@ def _unwrap(address: Address) -> Address:
 
 
 def _public(address: Address) -> bool:
-    if not address.is_global or address.is_multicast:
+    if not address.is_global or address.is_multicast or any(address in network for network in NOT_PUBLIC):
         return False
     return address.version == 4 or (address in PUBLIC_V6 and address not in DOCUMENTATION)
 

@@ -177,7 +177,8 @@ def _offer(request: Request) -> Offer:
     offer = Offer(*row)
     if request.capability not in (None, offer.capability):
         raise UnsupportedModel(f"The model {offer.name} is not for {request.capability}.", param="/model")
-    if capabilities.get(offer.capability) is None:
+    capability = capabilities.get(offer.capability)
+    if capability is None or not capability.available():
         raise UnsupportedCapability(param="/capability")
     if offer.full:
         raise TooManyPendingTasks

@@ -61,6 +61,7 @@ class Context(Protocol):
 class Capability(Protocol):
     name: str
     meters: frozenset[str]
+    available: Callable[[], bool]
     input: type[Serializer]
 
     def bound(self, input: dict[str, Any]) -> Usage: ...
@@ -72,14 +73,21 @@ REGISTRY: dict[str, Capability] = {}
 ENTRY_POINTS = "counterfoil.capabilities"
 
 
-def capability(name: str, *, meters: Iterable[str]) -> Callable[[type], type]:
-    """Register the class under its name; `meters` are all it may report. The flat price needs no meter."""
+def always() -> bool:
+    return True
+
+
+def capability(name: str, *, meters: Iterable[str], available: Callable[[], bool] = always) -> Callable[[type], type]:
+    """Register the class under its name; `meters` are all it may report. The flat price needs no meter.
+
+    While `available` says no, submissions are refused; what was accepted before runs on.
+    """
     unknown = set(meters) - UNITS.keys() | {FLAT} & set(meters)
     if unknown:
         raise ValueError(f"{name} names meters that do not exist: {', '.join(sorted(unknown))}")
 
     def register(cls: type) -> type:
-        cls.name, cls.meters = name, frozenset(meters)  # type: ignore[attr-defined]
+        cls.name, cls.meters, cls.available = name, frozenset(meters), staticmethod(available)  # type: ignore[attr-defined]
         REGISTRY[name] = cls()
         return cls
 

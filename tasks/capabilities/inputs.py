@@ -12,11 +12,8 @@ class Input(serializers.Serializer):
 
     def to_internal_value(self, data: Any) -> Any:
         known = {name for name, field in self.fields.items() if not field.read_only}
-        if (
-            isinstance(data, Mapping)
-            and (unknown := next((name for name in data if name not in known), None)) is not None
-        ):
-            raise serializers.ValidationError({unknown: ["This field is not known."]})
+        if isinstance(data, Mapping) and (unknown := [name for name in data if name not in known]):
+            raise serializers.ValidationError({unknown[0]: ["This field is not known."]})
         return super().to_internal_value(data)
 
 

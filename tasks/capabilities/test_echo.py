@@ -95,7 +95,7 @@ class EchoInput(Input):
         return fail
 
 
-@capability("test.echo", meters=METERS)
+@capability("test.echo", meters=METERS, available=allowed)
 class Echo:
     input = EchoInput
 

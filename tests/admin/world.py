@@ -42,7 +42,7 @@ def _succeeded(owner, to) -> Task:
     )
     claimed = claim(task, worker=f"worker {CANARY}")
     lifecycle.progress(claimed, percent=50, stage=f"stage {CANARY}", message=CANARY)
-    lifecycle.publish(claimed, text=f"{SECRET_TEXT} {CANARY}", usage={"input_tokens": 1})
+    lifecycle.publish(claimed, offset=0, text=f"{SECRET_TEXT} {CANARY}", usage={"input_tokens": 1})
     warning = {"code": "w", "message": CANARY, "field": None}
     output = {"got": f"{SECRET_OUTPUT} {CANARY}"}
     lifecycle.succeed(claimed, output=output, usage={"input_tokens": 3}, warnings=[warning])

@@ -378,3 +378,10 @@ def self_signed(folder):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.pem")
     return context
+
+
+@pytest.mark.parametrize(
+    "address", ["192.0.0.192", "192.0.0.8", "192.88.99.1", "168.63.129.16", "::ffff:168.63.129.16"]
+)
+def test_addresses_that_are_global_by_name_only_are_not_called(address):
+    assert not net.permits(address, 80, [])

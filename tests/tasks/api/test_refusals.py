@@ -85,7 +85,7 @@ def test_a_megabyte_made_to_hurt_is_refused_at_once_and_not_sent_back(consumer, 
 
     answer = consumer.post("/v1/tasks", sent)
 
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 3
     assert (answer.status_code, len(answer.content) < 2000) == (422, True)
     assert len(answer.json()["error"]["param"]) <= 500
     assert answer.json()["error"]["param"] == param

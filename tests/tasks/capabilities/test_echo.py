@@ -14,7 +14,7 @@ from billing.models import UsageLine
 from billing.pricing import FLAT, METERS
 from tasks import capabilities, lifecycle, runner
 from tasks.capabilities.test_echo import CODES
-from tasks.exceptions import Invalid
+from tasks.exceptions import Invalid, UnsupportedCapability
 from tasks.models import Run, Task
 from tasks.statuses import ErrorCode
 from tests.builders import account, assert_sound, buckets, deployment, submit
@@ -22,7 +22,7 @@ from tests.faults.processes import environment
 from tests.tasks.capabilities.spoken import Listener, bound, run
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def enabled(settings):
     settings.ENABLE_TEST_CAPABILITIES = True
 
@@ -184,3 +184,11 @@ def test_a_crash_takes_its_process_and_leaves_what_was_streamed(enabled):
 
 
 RUN_ONE = "import django; django.setup(); from tasks.runner import run_next; run_next('crash')"
+
+
+def test_it_takes_no_task_while_the_setting_is_off_even_from_an_active_deployment(settings):
+    to = deployment(capability="test.echo")
+    settings.DEBUG = settings.ENABLE_TEST_CAPABILITIES = False
+
+    with pytest.raises(UnsupportedCapability):
+        submit(to=to)
