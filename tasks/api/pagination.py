@@ -1,4 +1,6 @@
-"""Opaque, signed cursors: they survive inserts, and belong to the filters they were made with."""
+"""Pages, bounded in rows and bytes. Cursors are opaque and signed: they survive inserts, and belong to the filters
+they were made with.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,14 +8,18 @@ from urllib.parse import parse_qsl
 from uuid import UUID
 
 from django.core import signing
+from django.core.exceptions import EmptyResultSet
+from django.db import connection
 from django.db.models import QuerySet
 from rest_framework.request import Request
 
 from tasks.api.errors import InvalidCursor
 from tasks.exceptions import Invalid
+from tasks.sql import load
 
 SALT = "tasks.cursor"
 DEFAULT, MOST = 20, 100
+MOST_BYTES = 8 * 2**20
 FREE = {"cursor", "limit", "expand"}
 
 
@@ -26,11 +32,25 @@ class Page:
     descending: bool
     filters: str
 
-    def slice(self, tasks: QuerySet) -> QuerySet:
-        """One row more than the page, so that it is known whether there is another page."""
+    def read(self, tasks: QuerySet, parts: list[str] | None) -> tuple[list[tuple[UUID, str | None]], bool]:
+        """The ids and JSON of the page, and whether there is another; of a task deleted meanwhile, the id only.
+
+        The page ends with the task that makes it `MOST_BYTES` long; none after it is built.
+        """
+        try:
+            ids, params = self._ids(tasks).query.sql_with_params()
+        except EmptyResultSet:
+            return [], False
+        with connection.cursor() as cursor:
+            cursor.execute(load("list").format(ids=ids), [*params, parts, MOST_BYTES, self.limit])
+            rows = cursor.fetchall()
+        return [row[:2] for row in rows], bool(rows) and rows[-1][2]
+
+    def _ids(self, tasks: QuerySet) -> QuerySet:
+        """One id more than the page, so that it is known whether there is another page."""
         if self.after:
             tasks = tasks.filter(**{"id__lt" if self.descending else "id__gt": self.after})
-        return tasks.order_by("-id" if self.descending else "id")[: self.limit + 1]
+        return tasks.order_by("-id" if self.descending else "id").values("id")[: self.limit + 1]
 
     def cursor(self, last: UUID) -> str:
         """The cursor of the page that follows this row."""

@@ -1,7 +1,12 @@
+import json
+from functools import partial
 from typing import Any
 
 from django.db import models
 from psycopg.types.json import Json
+
+# Text as it is: a letter that JSON would write as \u4e2d takes three bytes, not six.
+dumps = partial(json.dumps, ensure_ascii=False)
 
 
 class ExactJSONField(models.JSONField):
@@ -14,4 +19,4 @@ class ExactJSONField(models.JSONField):
         return value  # psycopg has parsed it; a string among the values is a JSON string
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:  # noqa: FBT001, FBT002
-        return None if value is None else Json(value)
+        return None if value is None else Json(value, dumps=dumps)

@@ -13,6 +13,7 @@ from django.utils import timezone
 from billing import statements
 from billing.models import Account, ApiKey, Transfer
 from tasks import lifecycle, runner
+from tasks.api import pagination
 from tasks.identifiers import public_id
 from tasks.models import Task
 from tests import builders
@@ -136,6 +137,50 @@ class TestList:
 
         assert seen == made[::-1]
         assert page["has_more"] is False
+
+    @pytest.mark.parametrize("order", ["asc", "desc"])
+    def test_a_page_of_large_tasks_ends_early_and_the_next_goes_on(self, consumer, to, monkeypatch, order):
+        monkeypatch.setattr(pagination, "MOST_BYTES", 250_000)
+        made = [consumer.create(to, input={"text": "x" * 100_000}).json()["task_id"] for _ in range(5)]
+        made += [consumer.create(to).json()["task_id"]]
+
+        pages, cursor = [], ""
+        while cursor is not None:
+            answer = consumer.get(f"/v1/tasks?expand=all&order={order}" + (f"&cursor={cursor}" if cursor else ""))
+            pages.append([task["task_id"] for task in answer.json()["data"]])
+            cursor = answer.json()["next_cursor"]
+            assert answer.json()["has_more"] is (cursor is not None)
+            assert len(answer.content) < 360_000
+
+        assert [task_id for page in pages for task_id in page] == (made if order == "asc" else made[::-1])
+        assert [len(page) for page in pages] == ([3, 3] if order == "asc" else [4, 2])
+
+    def test_a_page_holds_a_task_however_large(self, consumer, to, monkeypatch):
+        monkeypatch.setattr(pagination, "MOST_BYTES", 1)
+        for _ in range(2):
+            consumer.create(to)
+
+        first = consumer.get("/v1/tasks").json()
+        last = consumer.get(f"/v1/tasks?cursor={first['next_cursor']}").json()
+
+        assert [len(page["data"]) for page in (first, last)] == [1, 1]
+        assert [page["has_more"] for page in (first, last)] == [True, False]
+
+    def test_a_page_is_one_statement(self, consumer, to):
+        for _ in range(3):
+            consumer.create(to)
+
+        with CaptureQueriesContext(connection) as queries:
+            consumer.get("/v1/tasks?expand=all&status=queued")
+
+        assert len(queries) == 1
+
+    def test_ids_that_are_none_list_nothing(self, consumer, to):
+        consumer.create(to)
+
+        answer = consumer.get("/v1/tasks?id=task_nonsense").json()
+
+        assert answer == {"object": "list", "data": [], "next_cursor": None, "has_more": False}
 
     def test_ascending_order_runs_the_other_way(self, consumer, to):
         made = [consumer.create(to).json()["task_id"] for _ in range(3)]
