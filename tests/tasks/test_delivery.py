@@ -562,7 +562,8 @@ ODD_ANSWERS = [
 ]
 
 
-def test_no_answer_is_too_odd_to_be_recorded():
+def test_no_answer_is_too_odd_to_be_recorded(schedule):
+    schedule(0, 3600)
     of, to = account("100"), deployment()
     with ExitStack() as open_ones:
         urls = [open_ones.enter_context(RawServer(answer, hang=False)) for answer in ODD_ANSWERS]
