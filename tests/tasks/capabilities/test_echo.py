@@ -186,6 +186,7 @@ def test_a_crash_takes_its_process_and_leaves_what_was_streamed(enabled):
 RUN_ONE = "import django; django.setup(); from tasks.runner import run_next; run_next('crash')"
 
 
+@pytest.mark.django_db
 def test_it_takes_no_task_while_the_setting_is_off_even_from_an_active_deployment(settings):
     to = deployment(capability="test.echo")
     settings.DEBUG = settings.ENABLE_TEST_CAPABILITIES = False
