@@ -20,7 +20,7 @@ from psycopg.types.json import Json, Jsonb
 from uuid_utils.compat import uuid7
 
 from billing import ledger, pricing
-from billing.exceptions import NothingCharged
+from billing.exceptions import KeyReused, NothingCharged
 from billing.models import Charge, Transfer, UsageLine
 from billing.statements import one
 from tasks import callbacks, events, queues
@@ -231,10 +231,15 @@ def refund(
 ) -> Transfer:
     """Give back part of a charge, or all that is left of it. The same key gives the same refund.
 
-    Raises RefundTooLarge, NothingCharged or TaskNotFound; nothing is moved then.
+    Raises RefundTooLarge, NothingCharged, KeyReused or TaskNotFound; nothing is moved then.
     """
     _lock(task_id)
+    line_id = line.pk if line else None
     if done := Transfer.objects.filter(key=key).first():
+        if (done.kind, done.task_id, done.usage_line_id) != ("refund", task_id, line_id):
+            raise KeyReused
+        if amount not in (None, done.amount):
+            raise KeyReused
         return done
     charge = Charge.objects.filter(task_id=task_id).first()
     wanted = amount if amount is not None else (charge.charged - charge.refunded if charge else Decimal(0))
@@ -244,7 +249,7 @@ def refund(
         charge.account_id,
         wanted,
         task_id=task_id,
-        line_id=line.pk if line else None,
+        line_id=line_id,
         key=key,
         reason=reason,
         actor=by,

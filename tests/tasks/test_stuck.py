@@ -13,6 +13,7 @@ import redis
 from django.db import connection, transaction
 from django.utils.timezone import now
 
+from billing.exceptions import KeyReused
 from billing.statements import one
 from tasks import lifecycle, queues, sweep
 from tasks.models import Deployment, Run, Task
@@ -210,6 +211,20 @@ def test_a_rerun_is_clipped_to_what_its_deployment_allows_now():
 
     rerun = Task.objects.get(pk=again.task_id)
     assert (rerun.timeout, rerun.max_retries, rerun.model) == (300, 1, "renamed")
+
+
+def test_a_refunds_key_is_that_refunds_alone():
+    of, to = account("100"), deployment(prices=[("task", "4")])
+    one_task, other = submit(of, to), submit(of, to)
+    for task in (one_task, other):
+        lifecycle.succeed(claim(task), output=None, usage={}, warnings=[])
+    first = lifecycle.refund(one_task.pk, Decimal(1), key="k", reason="r", by="operator:x")
+
+    assert lifecycle.refund(one_task.pk, Decimal(1), key="k", reason="r", by="operator:x") == first
+    for task, amount in ((other, Decimal(1)), (one_task, Decimal(2))):
+        with pytest.raises(KeyReused):
+            lifecycle.refund(task.pk, amount, key="k", reason="r", by="operator:x")
+    assert buckets(of)["charged"] == 7
 
 
 def test_reruns_with_one_key_at_the_same_time_are_one():
