@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import timedelta
+from io import BytesIO
 from unittest import mock
 
 import pytest
@@ -10,6 +11,7 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from billing.models import Account, Transfer
+from config.wsgi import application
 from tasks.models import Task
 from tests import builders
 from tests.tasks.api.client import Consumer
@@ -273,6 +275,58 @@ def test_the_request_id_is_echoed_or_made(consumer):
     assert made["X-Request-Id"] == made.json()["error"]["request_id"]
     assert made["X-Request-Id"].startswith("req_")
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_header")
+
+
+@pytest.mark.parametrize("path", ["/v1/tasks", "/v1/nothing", "/v1/tasks/task_01m806yepge72v4969hdkw0ka7"])
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        ("", {"HTTP_HOST": "evil.example"}),
+        ("", {"HTTP_HOST": "a b"}),
+        ("", {"HTTP_ACCEPT": "a/b; x*=nope''%41"}),
+        ("&".join(["a=1"] * 1001), {}),
+    ],
+)
+def test_what_django_trips_on_is_400_in_the_same_shape_and_no_traceback(consumer, caplog, path, query, headers):
+    answer = consumer.http.get(f"{path}?{query}", HTTP_AUTHORIZATION=f"Bearer {consumer.secret}", **headers)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_header")
+    assert answer["X-Request-Id"] == answer.json()["error"]["request_id"]
+    assert caplog.records == []
+
+
+UNREADABLE = [
+    "a/b; x*=nope''%41",
+    "application/json; x*=nope''%41",
+    "application/json; charset*=utf-8''%00",
+    "application/json; charset=base64",
+    "application/json; charset=undefined",
+    "application/json; charset=utf-16",
+]
+
+
+@pytest.mark.parametrize("content_type", UNREADABLE)
+@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 415)])
+def test_a_content_type_that_nobody_can_read_is_one_that_nobody_knows(consumer, caplog, content_type, method, status):
+    sent = {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": "/v1/tasks",
+        "QUERY_STRING": "client_reference=%ff",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "HTTP_AUTHORIZATION": f"Bearer {consumer.secret}",
+        "CONTENT_TYPE": content_type,
+        "CONTENT_LENGTH": "2",
+        "wsgi.input": BytesIO(b"{}"),
+        "wsgi.url_scheme": "http",
+    }
+    told = []
+
+    body = b"".join(application(sent, lambda line, headers: told.append(line)))
+
+    assert told[0].startswith(str(status))
+    assert json.loads(body).get("error", {}).get("code") == (None if status == 200 else "unsupported_media_type")
+    assert caplog.records == []
 
 
 def test_a_database_that_is_away_is_503(consumer, to):
