@@ -5,6 +5,8 @@ from typing import Any
 
 import pgtrigger
 from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q, Value
 from django.db.models.functions import Cast, Concat, Now
@@ -15,12 +17,19 @@ from billing.triggers import HardTrigger, append_only, no_truncate, refusal
 BUCKETS = ("granted", "available", "held", "charged", "account_seq", "month", "month_spent")
 EMPTY = ("granted", "available", "held", "charged", "account_seq", "month_spent", "pending", "running")
 TEXT = models.TextField()
+NOT_NEGATIVE = MinValueValidator(Decimal(0))
 SCOPES = ("tasks:read", "tasks:write", "tasks:work", "billing:read")
 
 
 def Credits(**kwargs: Any) -> models.DecimalField:  # noqa: N802 - reads as a field where it is used
     """A field for credits: four places, up to sixteen digits before them."""
     return models.DecimalField(max_digits=20, decimal_places=4, **kwargs)
+
+
+def printable(text: str) -> None:
+    """A validator: a name has no control characters, and none that turn the text around it."""
+    if not text.isprintable():
+        raise ValidationError("Only printable text is a name.")
 
 
 def default_scopes() -> list[str]:
@@ -122,7 +131,7 @@ class Account(models.Model):
     """A customer and the credits they have: `granted = available + held + charged`, always."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    name = models.CharField(max_length=200)
+    name = models.CharField(max_length=200, validators=[printable])
     twin_of = models.OneToOneField(
         "self",
         models.PROTECT,
@@ -142,8 +151,10 @@ class Account(models.Model):
     month_spent = Credits(default=Decimal(0), editable=False, help_text="Holds and charges of that month.")
 
     credit_limit = Credits(default=Decimal(0), help_text="How far below zero the available credits may fall.")
-    monthly_cap = Credits(null=True, blank=True, help_text="Holds and charges allowed in a UTC month.")
-    low_balance_threshold = Credits(null=True, blank=True)
+    monthly_cap = Credits(
+        null=True, blank=True, validators=[NOT_NEGATIVE], help_text="Holds and charges allowed in a UTC month."
+    )
+    low_balance_threshold = Credits(null=True, blank=True, validators=[NOT_NEGATIVE])
 
     pending = models.PositiveIntegerField(default=0, editable=False, help_text="Tasks accepted and not yet final.")
     running = models.PositiveIntegerField(default=0, editable=False)
@@ -174,6 +185,14 @@ class Account(models.Model):
             models.CheckConstraint(
                 name="credit_limit_is_never_negative",
                 condition=Q(credit_limit__gte=0, credit_limit__lt=Decimal(10) ** 15),
+            ),
+            models.CheckConstraint(
+                name="monthly_cap_is_never_negative",
+                condition=Q(monthly_cap__gte=0, monthly_cap__lt=Decimal(10) ** 16),
+            ),
+            models.CheckConstraint(
+                name="low_balance_threshold_is_never_negative",
+                condition=Q(low_balance_threshold__gte=0, low_balance_threshold__lt=Decimal(10) ** 16),
             ),
             models.CheckConstraint(name="an_account_is_not_its_own_twin", condition=~Q(twin_of=F("id"))),
         ]
@@ -237,7 +256,7 @@ class ApiKey(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     account = models.ForeignKey(Account, models.PROTECT, related_name="api_keys")
-    name = models.CharField(max_length=200)
+    name = models.CharField(max_length=200, validators=[printable])
     prefix = models.CharField(max_length=16, editable=False, help_text="How the key begins: enough to recognise it.")
     digest = models.CharField(max_length=64, unique=True, editable=False)
     scopes = ArrayField(models.CharField(max_length=32), default=default_scopes)
@@ -459,3 +478,17 @@ class Charge(models.Model):
 
     def __str__(self) -> str:
         return f"{self.charged - self.refunded} of {self.task_id}"
+
+
+class SentForm(models.Model):
+    """A form that has acted on its subject, so that the same form sent again does not."""
+
+    key = models.CharField(max_length=200, primary_key=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        default_permissions = ()
+        triggers = append_only("sent form")
+
+    def __str__(self) -> str:
+        return self.key

@@ -3,7 +3,6 @@
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
 from django import forms
 from django.db.models import F, Q
@@ -17,10 +16,11 @@ from unfold.widgets import (
 )
 
 from billing import ledger
-from billing.admin.acts import Act, Declined, Done, ReasonForm, Repeated, keyed
+from billing.admin.acts import Act, Declined, Done, ReasonForm
+from billing.admin.once import SHOWN_ONCE, OnceForm, keyed
 from billing.admin.screens import Table, table, yes_or_no
 from billing.credentials import encrypt, issue_key, new_callback_secret
-from billing.models import SCOPES, Account, Transfer, default_scopes
+from billing.models import SCOPES, Account, default_scopes, printable
 
 GRACE = timedelta(hours=24)
 SMALLEST = Decimal("0.0001")
@@ -47,7 +47,9 @@ class AdjustForm(ReasonForm):
 
 
 class KeyForm(ReasonForm):
-    name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget, help_text="Who or what uses it.")
+    name = forms.CharField(
+        max_length=200, validators=[printable], widget=UnfoldAdminTextInputWidget, help_text="Who or what uses it."
+    )
     scopes = forms.MultipleChoiceField(
         choices=[(scope, scope) for scope in SCOPES],
         initial=default_scopes,
@@ -66,15 +68,13 @@ class AccountAct(Act):
 
 
 class Posting(AccountAct):
-    """An act that moves credits. Its form sent twice moves them once."""
+    """An act that moves credits."""
 
     verb = staticmethod(ledger.grant)
     told = ""
 
     def perform(self, row: Account, *, by: str, data: dict[str, Any]) -> Done:
         key = keyed(self.name, data["key"], row.pk)
-        if Transfer.objects.filter(key=key).exists():
-            raise Repeated("this form was sent before, and has moved its credits.")
         moved = self.verb(row.pk, data["amount"], key=key, reason=data["reason"], actor=by)
         return Done(f"{self.told} {moved.amount:f}; {moved.available_after:f} credits are available now.")
 
@@ -96,6 +96,7 @@ class Adjust(Posting):
 class IssueKey(AccountAct):
     name, title, permission, icon = "issue-key", "Issue API key", "billing.issue_apikey", "key"
     note = "The key is shown once, on the next page. Only its fingerprint is kept."
+    again = SHOWN_ONCE
     form = KeyForm
 
     def perform(self, row: Account, *, by: str, data: dict[str, Any]) -> Done:
@@ -106,6 +107,7 @@ class IssueKey(AccountAct):
 class RotateSecret(AccountAct):
     name, title, permission, icon = "rotate-secret", "Rotate callback secret", "billing.rotate_secret", "autorenew"
     note = "Callbacks are signed with both secrets for the next 24 hours, then with the new one only."
+    again = SHOWN_ONCE
 
     def perform(self, row: Account, *, by: str, data: dict[str, Any]) -> Done:
         secret = new_callback_secret()
@@ -149,14 +151,15 @@ def _with_its_twin(account: Account) -> Any:
     return Account.objects.filter(Q(pk=account.pk) | Q(twin_of=account.pk))
 
 
-class OpenForm(forms.Form):
+class OpenForm(OnceForm):
     """A new account; credits and a first key for whoever may give them."""
 
-    name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
+    name = forms.CharField(max_length=200, validators=[printable], widget=UnfoldAdminTextInputWidget)
     opening_credits = CreditsField(required=False, min_value=SMALLEST, help_text="Granted at once. Empty: none.")
     first_key = forms.CharField(
         required=False,
         max_length=200,
+        validators=[printable],
         widget=UnfoldAdminTextInputWidget,
         help_text="The name of a first API key with the usual scopes. Empty: none.",
     )
@@ -171,7 +174,8 @@ class OpenForm(forms.Form):
     def furnish(self, account: Account, *, by: str) -> list[tuple[str, str]]:
         """Grant the credits and issue the key that were asked for; the key's name and secret, if there is one."""
         if opening := self.cleaned_data.get("opening_credits"):
-            ledger.grant(account.pk, opening, key=str(uuid4()), reason="Opening credits", actor=by)
+            key = keyed("open", self.cleaned_data["key"], account.pk)
+            ledger.grant(account.pk, opening, key=key, reason="Opening credits", actor=by)
         if not (name := self.cleaned_data.get("first_key")):
             return []
         key, secret = issue_key(account, name=name)

@@ -4,12 +4,13 @@ from django.contrib import admin, messages
 from django.contrib.admin.utils import flatten_fieldsets
 from django.core.exceptions import PermissionDenied
 from django.db import DataError, transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html
 
 from billing.admin.account_acts import Adjust, Disable, Enable, Grant, IssueKey, OpenForm, RotateSecret
 from billing.admin.acts import Acting
+from billing.admin.once import SHOWN_ONCE, Repeated, keyed, once, remember
 from billing.admin.screens import Added, Edited, Screen, Table, label, link, listing, table, when
 from billing.credentials import open_account
 from billing.models import Account
@@ -60,13 +61,20 @@ class AccountScreen(Added, Edited, Acting, Screen):
         if not self.has_add_permission(request):
             raise PermissionDenied
         form = OpenForm(request.POST or None, user=request.user)
-        if request.method == "POST" and form.is_valid() and (opened := self._open(request, form)):
-            return self.shown_once(request, "Account opened", opened[1], opened[0])
-        return self.asked(request, "Open account", form, back=reverse("admin:billing_account_changelist"))
+        back = reverse("admin:billing_account_changelist")
+        try:
+            if request.method == "POST" and form.is_valid() and (opened := self._open(request, form)):
+                return self.shown_once(request, "Account opened", opened[1], opened[0])
+        except Repeated as repeated:
+            messages.info(request, f"{form.cleaned_data['name']}: {repeated}{SHOWN_ONCE}")
+            return HttpResponseRedirect(back)
+        return self.asked(request, "Open account", form, back=back)
 
     def _open(self, request: HttpRequest, form: OpenForm) -> tuple[Account, list[tuple[str, str]]] | None:
+        key = keyed("open", form.cleaned_data["key"], "account")
         try:
-            with transaction.atomic():
+            with once(key), transaction.atomic():
+                remember(key)
                 account, secret = open_account(form.cleaned_data["name"])
                 keys = form.furnish(account, by=f"operator:{request.user.get_username()}")
                 self.log_addition(request, account, "Opened the account.")

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from uuid import UUID, uuid4
 
 from django import forms
 from django.contrib import messages
@@ -23,6 +22,7 @@ from django.urls import URLPattern, path, reverse
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
 
+from billing.admin.once import OnceForm, Repeated, keyed, once, remember
 from billing.admin.screens import Table, table
 from billing.exceptions import Refusal
 
@@ -32,11 +32,10 @@ AT_ONCE = 100
 BUTTONS = 3
 
 
-class ReasonForm(forms.Form):
-    """A reason, and a key that makes the form sent twice the same as once."""
+class ReasonForm(OnceForm):
+    """An act is for a reason."""
 
     reason = forms.CharField(max_length=1000, widget=UnfoldAdminTextareaWidget({"rows": 2}))
-    key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid4)
 
     def __init__(self, *args: Any, rows: list[Any], **kwargs: Any) -> None:
         self.rows = rows
@@ -46,10 +45,6 @@ class ReasonForm(forms.Form):
 
 class Declined(Exception):
     """An act's own no: this row is not for it."""
-
-
-class Repeated(Exception):
-    """The form was sent before: nothing moved a second time."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +64,8 @@ class Act:
     icon = ""
     variant = ActionVariant.DEFAULT
     note = ""
+    # What is said beside that the form was sent before.
+    again = ""
     form: type[ReasonForm] = ReasonForm
     refusals: tuple[type[Exception], ...] = (Refusal, Declined)
     # What holds an act and its entry in the history together. A verb that owns its transaction has none around it.
@@ -146,12 +143,13 @@ class Acting:
 
     def _perform(self, request: HttpRequest, act: Act, row: Any, data: dict[str, Any]) -> tuple[tuple[str, str], ...]:
         """Act on one row, and report. What refuses one row stops no other."""
+        key = keyed(act.name, data["key"], row.pk)
         try:
-            with act.within():
+            with once(key), act.within():
                 done = act.perform(row, by=f"operator:{request.user.get_username()}", data=data)
-                self.log_change(request, row, f"{done.told} Reason: {data['reason']}")
+                self._write(request, row, f"{done.told} Reason: {data['reason']}", key=key)
         except Repeated as repeated:
-            messages.info(request, f"{act.subject(row)}: {repeated}")
+            messages.info(request, f"{act.subject(row)}: {repeated}{act.again}")
         except DataError:
             messages.error(request, f"{act.subject(row)}: a number is too large.")
         except act.refusals as refusal:
@@ -160,6 +158,12 @@ class Acting:
             messages.success(request, f"{act.subject(row)}: {done.told}")
             return done.secrets
         return ()
+
+    @transaction.atomic
+    def _write(self, request: HttpRequest, row: Any, told: str, *, key: str) -> None:
+        """The entry in the history and the key of its form: both or neither."""
+        remember(key)
+        self.log_change(request, row, told)
 
     def _chosen(self, request: HttpRequest, act: Act) -> list[Any]:
         wanted = (request.POST.get("ids") or request.GET.get("ids", "")).split(",")
@@ -205,8 +209,3 @@ class Acting:
 def _ask(act: Act, screen: Acting, request: HttpRequest, queryset: Any) -> HttpResponseRedirect:
     """From the list to the page that asks, with the rows that were ticked."""
     return HttpResponseRedirect(screen.address(act, request.POST.getlist(ACTION_CHECKBOX_NAME)[:AT_ONCE]))
-
-
-def keyed(name: str, key: UUID, subject: Any) -> str:
-    """The key of a transfer that this form makes."""
-    return f"{name}:{key}:{subject}"

@@ -43,6 +43,13 @@ class Rows(ChangeList):
         return self.model_admin.for_list(super().get_queryset(request, exclude_parameters))
 
 
+class AskedInText:
+    """A list whose address is asked with text that the database can hold."""
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        return "\x00" not in value and super().lookup_allowed(lookup, value, request)
+
+
 class Screen(ModelAdmin):
     """A list and a page to read. Whoever may change something by hand says so in a subclass."""
 
@@ -83,7 +90,7 @@ class Screen(ModelAdmin):
         """Only what the page offers: any other lookup would read, bit by bit, a field that the page hides."""
         field, _, rest = lookup.partition("__")
         offered = {*self.linked, *(name if isinstance(name, str) else name[0] for name in self.list_filter)}
-        return field in offered and rest in ASKED
+        return field in offered and rest in ASKED and "\x00" not in value
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if obj := kwargs.get("obj"):

@@ -8,6 +8,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 
 from billing.admin.screens import Added, Edited, Screen, label
 from tasks import capabilities
+from tasks.admin.strict_json import StrictObjectField
 from tasks.models import Deployment
 
 
@@ -27,6 +28,8 @@ class DeploymentScreen(Added, Edited, Screen):
     fieldsets = (*add_fieldsets, ("History", {"fields": (readonly_fields,)}))
 
     def formfield_for_dbfield(self, db_field: Field, request: HttpRequest, **kwargs: Any) -> forms.Field | None:
+        if db_field.name == "settings":
+            kwargs["form_class"] = StrictObjectField
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if db_field.name == "capability":
             names = [(name, name) for name in sorted(capabilities.REGISTRY)]

@@ -7,12 +7,14 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from billing.admin.screens import AskedInText
+
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
 @admin.register(User)
-class UserScreen(UserAdmin, ModelAdmin):
+class UserScreen(AskedInText, UserAdmin, ModelAdmin):
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -23,5 +25,5 @@ class UserScreen(UserAdmin, ModelAdmin):
 
 
 @admin.register(Group)
-class GroupScreen(GroupAdmin, ModelAdmin):
+class GroupScreen(AskedInText, GroupAdmin, ModelAdmin):
     pass

@@ -10,9 +10,10 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from billing.admin.account_acts import SMALLEST, CreditsField
-from billing.admin.acts import Act, Declined, Done, ReasonForm, Repeated, keyed
+from billing.admin.acts import Act, Declined, Done, ReasonForm
+from billing.admin.once import keyed
 from billing.admin.screens import Table, amount, table
-from billing.models import Account, Charge, Transfer, UsageLine
+from billing.models import Account, Charge, UsageLine
 from tasks import callbacks, lifecycle
 from tasks.exceptions import IllegalMove
 from tasks.identifiers import public_id
@@ -60,8 +61,6 @@ class Rerun(TaskAct):
         again = lifecycle.rerun(
             row.pk, account_id=row.account_id, api_key_id=None, actor=by, idempotency_key=key, fingerprint=key
         )
-        if again.replayed:
-            raise Repeated("this form was sent before, and has submitted its rerun.")
         return Done(f"Submitted again as {public_id(again.task_id)}.")
 
 
@@ -110,8 +109,6 @@ class Refund(TaskAct):
 
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
         key = keyed("refund", data["key"], row.pk)
-        if Transfer.objects.filter(key=key).exists():
-            raise Repeated("this form was sent before, and has refunded its credits.")
         line, wanted = data.get("line"), data.get("amount")
         if line and wanted is None:
             wanted = _left_of(line)

@@ -1,13 +1,20 @@
 """Who uses the admin in tests, and what they click."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from typing import Any
 
 from django.apps import apps
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
+from django.db import connection
 from django.test import Client
-from django.urls import reverse
+from django.urls import reverse, reverse_lazy
 
+OPEN = reverse_lazy("admin:billing_account_add")
+AGAIN = "this form was sent before. It was done then, and is not done again."
 GROUPS = ("Operator", "Billing", "Support")
 
 
@@ -18,6 +25,10 @@ class Person:
         self.user = user
         self.client = Client()
         self.client.force_login(user)
+
+    def again(self) -> "Person":
+        """The same person in another window."""
+        return Person(self.user)
 
     def get(self, url: str, **query):
         return self.client.get(url, query)
@@ -31,10 +42,36 @@ class Person:
         page = self.ask(row, act, *others)
         return self.send(row, act, page, *others, **data) if page.status_code == 200 else page
 
+    def open(self, **data):
+        """Submit the page that opens an account."""
+        page = self.client.get(OPEN)
+        key = {"key": page.context["form"]["key"].value()} if page.status_code == 200 else {}
+        return self.client.post(OPEN, key | data, follow=True)
+
     def send(self, row, act: str, page, *others, **data):
         ids = ",".join(str(each.pk) for each in (row, *others))
         fields = {"reason": "because", "key": page.context["form"]["key"].value(), "ids": ids}
         return self.client.post(act_url(row, act, *others), fields | data, follow=True)
+
+
+def at_once(times: int, act: Callable[[], Any]) -> list[Any]:
+    """What this answers in as many threads, begun together."""
+    ready = threading.Barrier(times)
+
+    def run(_):
+        try:
+            ready.wait()
+            return act()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(times) as threads:
+        return list(threads.map(run, range(times)))
+
+
+def said_again(answers: list) -> list[bool]:
+    """Which of the answers say that the form was sent before. Contexts mix in threads; what is sent does not."""
+    return sorted(AGAIN in answer.content.decode() for answer in answers)
 
 
 def root() -> Person:

@@ -4,19 +4,35 @@ import re
 from datetime import timedelta
 from decimal import Decimal
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.contrib.sessions.models import Session
+from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
+from billing import ledger
+from billing.admin.once import Repeated, remember
 from billing.credentials import decrypt, digest
 from billing.models import Account, ApiKey, Transfer
-from tests.admin.people import act_url, history, list_url, member, page_url, root, told
-from tests.builders import account, key, submit
+from tests.admin.people import (
+    AGAIN,
+    OPEN,
+    act_url,
+    at_once,
+    history,
+    list_url,
+    member,
+    page_url,
+    root,
+    said_again,
+    told,
+)
+from tests.builders import account, key, refused, submit
 
 # An act commits, so that a verb that owns its transaction and a check at commit have their say.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -50,7 +66,7 @@ def test_a_grant_gives_credits_once_a_form():
 
     assert posted(owner) == [("grant", Decimal("2.5"), "operator:root", "invoice 17")]
     assert told(first) == ["Acme: Granted 2.5000; 12.5000 credits are available now."]
-    assert told(second) == ["Acme: this form was sent before, and has moved its credits."]
+    assert told(second) == [f"Acme: {AGAIN}"]
     assert history(owner) == ["Granted 2.5000; 12.5000 credits are available now. Reason: invoice 17"]
 
 
@@ -149,8 +165,9 @@ def test_a_revoked_key_stays_revoked():
 
     assert revoked_at is not None
     assert ApiKey.objects.get().revoked_at == revoked_at
-    assert told(answer) == [f"{issued}: it was revoked before."]
+    assert told(answer) == [f"{issued}: {AGAIN}"]
     assert history(issued) == ["Revoked the key. Reason: leaked"]
+    assert told(person.do(issued, "revoke")) == [f"{issued}: it was revoked before."]
 
 
 def test_disabling_an_account_closes_its_twin_too_and_enabling_opens_both():
@@ -183,10 +200,94 @@ def test_a_rotated_secret_is_shown_once_and_the_previous_one_stays_for_a_day():
     assert history(owner) == ["Rotated the callback secret. Reason: routine"]
 
 
-def test_an_account_is_opened_with_credits_and_a_first_key():
-    person, url = root(), reverse("admin:billing_account_add")
+def test_a_form_that_rotates_sent_twice_keeps_the_secret_that_the_customer_uses():
+    owner, person = account(), root()
+    before = decrypt(owner.callback_secret)
+    page = person.ask(owner, "rotate-secret")
 
-    answer = person.client.post(url, {"name": "Umbrella", "opening_credits": "50", "first_key": "ci"})
+    shown = person.send(owner, "rotate-secret", page)
+    again = person.send(owner, "rotate-secret", page)
+
+    owner.refresh_from_db()
+    assert decrypt(owner.callback_secret_previous) == before
+    assert decrypt(owner.callback_secret) in dict(shown.context["secrets"]).values()
+    assert told(again) == [f"Acme: {AGAIN} A secret is shown only once."]
+    assert again.redirect_chain == [(page_url(owner), 302)]
+    assert history(owner) == ["Rotated the callback secret. Reason: because"]
+
+
+def test_a_form_that_rotates_sent_twice_at_once_rotates_once():
+    owner, person = account(), root()
+    before = decrypt(owner.callback_secret)
+    page = person.ask(owner, "rotate-secret")
+
+    answers = at_once(4, lambda: person.again().send(owner, "rotate-secret", page))
+
+    owner.refresh_from_db()
+    assert decrypt(owner.callback_secret_previous) == before
+    assert said_again(answers) == [False, True, True, True]
+    assert sum("Copy this now" in answer.content.decode() for answer in answers) == 1
+    assert len(history(owner)) == 1
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_a_form_that_issues_a_key_issues_one(times):
+    owner, person = account(), root()
+    page = person.ask(owner, "issue-key")
+
+    def send():
+        return person.again().send(owner, "issue-key", page, name="ci", scopes=["tasks:read"])
+
+    at_once(times, send)
+    again = send()
+
+    assert ApiKey.objects.filter(account=owner).count() == len(history(owner)) == 1
+    assert told(again) == [f"Acme: {AGAIN} A secret is shown only once."]
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_a_form_that_opens_an_account_opens_one(times):
+    person = root()
+    fields = {"key": str(uuid4()), "name": "Umbrella", "opening_credits": "50", "first_key": "ci"}
+
+    at_once(times, lambda: person.again().client.post(OPEN, fields))
+    again = person.client.post(OPEN, fields, follow=True)
+
+    assert Account.objects.get().available == 50
+    assert (ApiKey.objects.count(), Transfer.objects.count()) == (1, 1)
+    assert told(again) == [f"Umbrella: {AGAIN} A secret is shown only once."]
+
+
+def test_a_form_that_was_refused_may_be_sent_again():
+    owner, person = account("0"), root()
+    page = person.ask(owner, "adjust")
+
+    person.send(owner, "adjust", page, amount="-4")
+    ledger.grant(owner.pk, Decimal(5), key="more", reason="x", actor="test")
+    person.send(owner, "adjust", page, amount="-4")
+
+    assert available(owner) == 1
+
+
+def test_a_key_that_is_taken_takes_back_what_its_transaction_did():
+    owner = account()
+    remember("rename:1")
+
+    @transaction.atomic
+    def rename():
+        Account.objects.filter(pk=owner.pk).update(name="Umbrella")
+        remember("rename:1")
+
+    with pytest.raises(Repeated):
+        rename()
+    owner.refresh_from_db()
+    assert owner.name == "Acme"
+
+
+def test_an_account_is_opened_with_credits_and_a_first_key():
+    person = root()
+
+    answer = person.open(name="Umbrella", opening_credits="50", first_key="ci")
 
     opened = Account.objects.get()
     [secret] = set(SECRET.findall(answer.content.decode()))
@@ -201,10 +302,10 @@ def test_an_account_is_opened_with_credits_and_a_first_key():
 
 @pytest.mark.django_db
 def test_an_account_needs_a_name_only():
-    person, url = root(), reverse("admin:billing_account_add")
+    person = root()
 
-    assert person.client.post(url, {"name": ""}).context["form"].errors
-    assert person.client.post(url, {"name": "Umbrella"}).status_code == 200
+    assert person.open(name="").context["form"].errors
+    assert person.open(name="Umbrella").redirect_chain == []
 
     assert Account.objects.get().available == 0
 
@@ -239,7 +340,34 @@ def test_saving_an_account_leaves_alone_what_moved_since_it_was_read():
     assert (owner.name, owner.available, owner.held, owner.pending) == ("Acme Ltd", 9, 1, 1)
 
 
-@pytest.mark.parametrize("wrong", [{"credit_limit": "-1"}, {"running_limit": "-1"}, {"name": ""}, {"monthly_cap": "x"}])
+UNREADABLE = ["a\u202eb", "a\u0007b", "a\nb", "a\u2028b"]
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+@pytest.mark.django_db
+def test_a_name_that_nobody_can_read_is_an_error_of_the_form(name):
+    person = root()
+
+    assert "name" in person.open(name=name).context["form"].errors
+    assert "first_key" in person.open(name="Acme", first_key=name).context["form"].errors
+    assert not Account.objects.exists()
+    issuing = person.do(account(), "issue-key", name=name, scopes=["tasks:read"])
+    assert "name" in issuing.context["form"].errors
+    assert not ApiKey.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"credit_limit": "-1"},
+        {"running_limit": "-1"},
+        {"name": ""},
+        *({"name": name} for name in UNREADABLE),
+        {"monthly_cap": "x"},
+        {"monthly_cap": "-0.0001"},
+        {"low_balance_threshold": "-5"},
+    ],
+)
 @pytest.mark.django_db
 def test_limits_that_make_no_sense_are_errors_of_the_form(wrong):
     owner, person = account(), root()
@@ -249,6 +377,16 @@ def test_limits_that_make_no_sense_are_errors_of_the_form(wrong):
     assert answer.context["errors"]
     owner.refresh_from_db()
     assert (owner.name, owner.credit_limit, owner.running_limit) == ("Acme", 0, 10)
+    assert (owner.monthly_cap, owner.low_balance_threshold) == (None, None)
+
+
+@pytest.mark.parametrize("limit", ["monthly_cap", "low_balance_threshold"])
+@pytest.mark.django_db
+def test_the_database_knows_no_negative_limit(limit):
+    owner = account()
+
+    with refused("23514", f"{limit}_is_never_negative"):
+        Account.objects.filter(pk=owner.pk).update(**{limit: Decimal(-1)})
 
 
 ACTS = ("grant", "adjust", "issue-key", "rotate-secret", "disable")
@@ -270,10 +408,10 @@ def test_each_act_is_for_its_groups_only(group):
             fields = {"reason": "x", "ids": str(owner.pk), "amount": "1"}
             assert person.client.post(act_url(owner, act), fields).status_code == 403
     assert person.ask(issued, "revoke").status_code == (200 if allowed else 403)
-    assert person.get(reverse("admin:billing_account_add")).status_code == (200 if allowed else 403)
+    assert person.get(OPEN).status_code == (200 if allowed else 403)
     assert ('name="credit_limit"' in page) == allowed
     if not allowed:
-        assert person.client.post(reverse("admin:billing_account_add"), {"name": "x"}).status_code == 403
+        assert person.client.post(OPEN, {"name": "x"}).status_code == 403
         assert person.client.post(page_url(owner), LIMITS | {"name": "x"}).status_code == 403
     assert Account.objects.get().name == "Acme"
 
@@ -291,9 +429,7 @@ def test_opening_an_account_gives_only_what_its_opener_may_give():
     for name in ("add_account", "view_account"):
         person.user.user_permissions.add(Permission.objects.get(codename=name))
 
-    person.client.post(
-        reverse("admin:billing_account_add"), {"name": "Umbrella", "opening_credits": "50", "first_key": "ci"}
-    )
+    person.open(name="Umbrella", opening_credits="50", first_key="ci")
 
     assert Account.objects.get().available == 0
     assert not ApiKey.objects.exists()

@@ -153,6 +153,25 @@ def test_an_address_cannot_ask_for_what_the_page_does_not_offer(lookup):
     assert response.status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("model", "lookup"),
+    [
+        ("tasks_task", "status__exact"),
+        ("tasks_run", "status__exact"),
+        ("tasks_run", "reason_resolved__exact"),
+        ("tasks_callback", "status__exact"),
+        ("billing_transfer", "kind__exact"),
+        ("billing_account", "is_active__exact"),
+        ("auth_user", "username"),
+        ("auth_group", "name"),
+    ],
+)
+def test_an_address_cannot_ask_for_what_no_text_holds(model, lookup):
+    response = root().get(reverse(f"admin:{model}_changelist"), **{lookup: "\x00"})
+
+    assert response.status_code == 400
+
+
 def test_an_address_cannot_ask_for_secrets_of_keys():
     made = world()
 

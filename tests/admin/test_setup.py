@@ -1,5 +1,6 @@
 """Deployments and prices: the rows that operators write themselves; and the ready-made groups."""
 
+import json
 from datetime import timedelta
 from decimal import Decimal
 from importlib import import_module
@@ -110,6 +111,51 @@ def test_a_deployment_that_makes_no_sense_is_an_error_of_the_form(wrong):
     answer = person.client.post(page_url(made), fields_of(made) | wrong)
 
     assert answer.context["errors"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('{"a": NaN}', "NaN is no number in JSON."),
+        ('{"a": -Infinity}', "-Infinity is no number in JSON."),
+        ('{"a": 1e999999}', "A number does not fit into 64 bits."),
+        ('{"a": %s}' % ("9" * 5000), "A number does not fit into 64 bits."),
+        ('{"a": "\\ud800"}', "A text contains a lone surrogate."),
+        ('{"\\udfff": 1}', "A text contains a lone surrogate."),
+        ('{"a": "\\u0000"}', "A text contains a NUL character."),
+        ('{"a": %s}' % ("[" * 40 + "]" * 40), "It is nested deeper than 32."),
+        ('{"a": %s}' % ("[" * 100_000 + "]" * 100_000), "It is nested deeper than 32."),
+        ('{"a": 1, "a": 2}', "A key stands twice in an object."),
+        ("[1]", "Enter a JSON object."),
+        ("null", "Enter a JSON object."),
+        ('{"a": 1', "Enter a valid JSON."),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_settings_that_are_no_strict_json_are_an_error_that_shows_what_was_typed(settings, message):
+    made, person = deployment(), root()
+
+    answer = person.client.post(page_url(made), fields_of(made, settings=settings))
+
+    form = answer.context["adminform"].form
+    assert form.errors == {"settings": [message]}
+    assert form["settings"].value() == settings
+    made.refresh_from_db()
+    assert made.settings == {}
+
+
+def test_settings_hold_any_object_and_nothing_typed_is_an_empty_one():
+    made, person = deployment(), root()
+    kept = {"url": "https://x", "limits": [1, 2.5, -(2**63), 2**64 - 1, None, True], "name": "Zoë"}
+
+    def save(settings):
+        assert person.client.post(page_url(made), fields_of(made, settings=settings)).status_code == 302
+        made.refresh_from_db()
+        return made.settings
+
+    assert save(json.dumps(kept)) == kept
+    assert save(" ") == {}
+    assert history(made) == ["Changed Settings.", "Changed Settings."]
 
 
 @pytest.mark.parametrize("group", ["Operator", "Billing", "Support"])

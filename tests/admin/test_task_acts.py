@@ -10,10 +10,11 @@ from django.urls import reverse
 from billing import ledger
 from billing.models import Account, Charge, Transfer, UsageLine
 from tasks import lifecycle
+from tasks.admin.task import TaskScreen
 from tasks.identifiers import public_id
 from tasks.models import Callback, Task, TaskEvent
 from tasks.statuses import Status
-from tests.admin.people import act_url, history, list_url, member, page_url, root, told
+from tests.admin.people import AGAIN, act_url, at_once, history, list_url, member, page_url, root, said_again, told
 from tests.builders import account, assert_sound, buckets, claim, deployment, submit, task_that_is
 
 # An act commits, so that a verb that owns its transaction and a check at commit have their say.
@@ -214,8 +215,46 @@ def test_a_form_sent_twice_refunds_once():
     answer = person.send(task, "refund", page, amount="2")
 
     assert refunds(task) == [2]
-    assert told(answer) == [f"{public_id(task.pk)}: this form was sent before, and has refunded its credits."]
+    assert told(answer) == [f"{public_id(task.pk)}: {AGAIN}"]
     assert len(history(task)) == len(events(task, "task.refunded")) == 1
+
+
+def test_a_form_sent_twice_at_once_refunds_and_logs_once():
+    task, person = charged(), root()
+    page = person.ask(task, "refund")
+
+    answers = at_once(4, lambda: person.again().send(task, "refund", page, amount="2"))
+
+    assert refunds(task) == [2]
+    assert len(history(task)) == len(events(task, "task.refunded")) == 1
+    assert said_again(answers) == [False, True, True, True]
+
+
+def test_a_form_whose_refund_was_not_logged_is_logged_when_it_is_sent_again(monkeypatch):
+    task, person = charged(), root()
+    page = person.ask(task, "refund")
+    with monkeypatch.context() as broken:
+        broken.setattr(TaskScreen, "log_change", None)
+        with pytest.raises(TypeError):
+            person.send(task, "refund", page, amount="2")
+
+    person.send(task, "refund", page, amount="2")
+
+    assert refunds(task) == [2]
+    assert len(history(task)) == len(events(task, "task.refunded")) == 1
+
+
+@pytest.mark.parametrize("act", ["cancel", "redeliver", "rerun"])
+def test_a_form_sent_twice_at_once_acts_once(act):
+    task = charged(callback_url="https://example.com/") if act != "cancel" else submit()
+    person, before = root(), task.events.count() + Task.objects.count()
+    page = person.ask(task, act)
+
+    answers = at_once(2, lambda: person.again().send(task, act, page))
+
+    assert said_again(answers) == [False, True]
+    assert task.events.count() + Task.objects.count() == before + 1
+    assert len(history(task)) == 1
 
 
 def test_two_forms_are_two_refunds():
@@ -307,7 +346,7 @@ def test_a_rerun_is_a_new_task_once_a_form():
     assert (rerun.status, rerun.input, rerun.account_id) == ("queued", task.input, task.account_id)
     assert rerun.events.get().actor == "operator:root"
     assert told(answer) == [f"{public_id(task.pk)}: Submitted again as {public_id(rerun.pk)}."]
-    assert told(again) == [f"{public_id(task.pk)}: this form was sent before, and has submitted its rerun."]
+    assert told(again) == [f"{public_id(task.pk)}: {AGAIN}"]
     assert history(task) == [f"Submitted again as {public_id(rerun.pk)}. Reason: customer asked"]
 
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
@@ -50,10 +51,11 @@ class Command(BaseCommand):
 
 def checked_name(text: str) -> str:
     """A name that people can read and the database can keep."""
-    name, longest = text.strip(), Account._meta.get_field("name").max_length
-    if not name.isprintable() or not 0 < len(name) <= longest:
-        raise CommandError(f"A name is printable text of 1 to {longest} characters.")
-    return name
+    field = Account._meta.get_field("name")
+    try:
+        return field.clean(text.strip(), None)
+    except ValidationError as error:
+        raise CommandError(f"A name is printable text of 1 to {field.max_length} characters.") from error
 
 
 def checked_credits(text: str) -> Decimal:
