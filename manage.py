@@ -3,14 +3,17 @@
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from django.core.management import execute_from_command_line
 from setproctitle import setproctitle
 
-from config import embedded
+from config import embedded, session
 
 STAYS = ("up", "demo", "sweep")
 TAKES_ITS_ENGINES_ALONG = ("up", "demo")
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -19,15 +22,24 @@ def main() -> None:
     command = "".join(sys.argv[1:2])
     if command in STAYS:
         setproctitle(f"counterfoil: {command}")
+    run = partial(execute_from_command_line, sys.argv)
     try:
-        started = embedded.ensure() if embedded.needs_engines(sys.argv) else embedded.Started()
-        try:
-            execute_from_command_line(sys.argv)
-        finally:
-            if command in TAKES_ITS_ENGINES_ALONG and started != embedded.Started():
-                embedded.stop(embedded.layout(), started)
+        if not embedded.needs_engines(sys.argv):
+            run()
+        elif command in TAKES_ITS_ENGINES_ALONG:
+            stay(command, run)
+        else:
+            embedded.ensure()
+            run()
     except embedded.EngineError as error:
         sys.exit(str(error))
+
+
+def stay(command: str, run: Callable[[], None]) -> None:
+    try:
+        session.stay(command, run)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

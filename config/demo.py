@@ -4,13 +4,13 @@ All it shows comes from the public API and from the audit.
 """
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +22,9 @@ from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from config import ports, session
+from config.processes import LEASH
 
 ROOT = Path(__file__).resolve().parent.parent
 FINAL = {"succeeded", "failed", "canceled"}
@@ -140,7 +143,11 @@ class Job:
 @contextmanager
 def service(*, log: Path, workers: int = 4) -> Iterator[str]:
     """The whole service, by `manage.py up`; yields its URL once it is ready, and stops it at the end."""
-    port = _free_port()
+    with _free_port() as port:
+        yield from _serve(port, log, workers)
+
+
+def _serve(port: int, log: Path, workers: int) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     environment = os.environ | {
         "PUBLIC_URL": url,
@@ -149,8 +156,10 @@ def service(*, log: Path, workers: int = 4) -> Iterator[str]:
             filter(None, [os.environ.get("CALLBACK_ALLOWED_NETWORKS"), "127.0.0.0/8"])
         ),
         "PYTHONUNBUFFERED": "1",
+        session.OF_DEMO: "1",
     }
-    command = [sys.executable, "manage.py", "up", "--port", str(port), "--workers", str(workers)]
+    leash = [*LEASH, str(os.getpid()), str(signal.SIGTERM.value)]  # who kills us ends all of it
+    command = [*leash, sys.executable, "manage.py", "up", "--port", str(port), "--workers", str(workers)]
     with log.open("wb") as output:
         up = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
@@ -160,8 +169,18 @@ def service(*, log: Path, workers: int = 4) -> Iterator[str]:
         _wait_for(up, log, b"Counterfoil is ready at")
         yield url
     finally:
+        _end(up)
+
+
+def _end(up: "subprocess.Popen[bytes]") -> None:
+    """Ask it to stop, and again when we are asked again or have waited long; then it has no choice."""
+    for _ in range(2):
         up.send_signal(signal.SIGINT)
-        up.wait(timeout=40)
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            up.wait(timeout=40)
+            return
+    up.kill()
+    up.wait()
 
 
 def _wait_for(up: "subprocess.Popen[bytes]", log: Path, words: bytes) -> None:
@@ -172,14 +191,17 @@ def _wait_for(up: "subprocess.Popen[bytes]", log: Path, words: bytes) -> None:
         time.sleep(0.1)
 
 
-def _free_port() -> int:
+@contextmanager
+def _free_port() -> Iterator[int]:
+    """A port that is ours until the end of the block: two demos at once do not choose the same."""
+    with contextlib.ExitStack() as held:
+        yield _claim_one(held)
+
+
+def _claim_one(held: contextlib.ExitStack) -> int:
     for port in range(8000, 8200):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        with contextlib.suppress(OSError):
+            held.enter_context(ports.claimed("127.0.0.1", port))
             return port
     raise DemoError("No port from 8000 to 8199 is free.")
 

@@ -125,36 +125,39 @@ def _keep_secrets(place: Layout) -> None:
         write_private(place.data / name, SECRETS[name]())
 
 
-def ensure() -> Started:
-    """Start what is embedded and not running, and tell what was started; refuse servers that would lose tasks."""
+def ensure(began: Callable[[Engine], None] = lambda _: None) -> Started:
+    """Start what is embedded and not running, and tell what was started; refuse servers that would lose tasks.
+
+    `began` hears of each engine as soon as it runs, while the folder is locked.
+    """
     place = layout()
     _refuse_unfit_servers(place)
-    _refuse_platform(place)
+    refuse_platform(place)
     with _in_one_sentence():
         if _complete(place):
             return Started()
-        with _locked(place):
+        with arranging(place):
             place = engines_postgres.settle(place)
             _keep_secrets(place)
-            return Started(postgres=start(engines_postgres.engine(place)), valkey=start(engines_valkey.engine(place)))
+            return Started(*(start(engine, began) for engine in engines(place)))
 
 
-def stop(place: Layout, engines: Started = Started(postgres=True, valkey=True)) -> None:
+def stop(place: Layout, chosen: Started = Started(postgres=True, valkey=True)) -> None:
     """Stop the embedded engines, or those that an `ensure()` has started; stopping a stopped one is no error."""
-    if not place.data.exists():
-        return
-    with _in_one_sentence(), _locked(place):
-        for engine, wanted in zip(_engines(place), (engines.postgres, engines.valkey), strict=True):
+    # A folder that was removed has nothing to lock, but its servers may still run.
+    with arranging(place) if place.data.exists() else contextlib.nullcontext():
+        for engine, wanted in zip(engines(place), (chosen.postgres, chosen.valkey), strict=True):
             if wanted:
                 stop_engine(engine)
 
 
 def status(place: Layout) -> list[State]:
     """One state per engine, PostgreSQL first."""
-    return [_state(engine) for engine in _engines(place)]
+    return [_state(engine) for engine in engines(place)]
 
 
-def _engines(place: Layout) -> tuple[Engine, Engine]:
+def engines(place: Layout) -> tuple[Engine, Engine]:
+    """PostgreSQL and Valkey."""
     return engines_postgres.engine(place), engines_valkey.engine(place)
 
 
@@ -174,8 +177,7 @@ def _state(engine: Engine) -> State:
 
 
 def _complete(place: Layout) -> bool:
-    engines = [engine for engine in _engines(place) if engine.embedded]
-    return all(engine.answers() for engine in engines) and not _missing_secrets(place)
+    return all(engine.answers() for engine in engines(place) if engine.embedded) and not _missing_secrets(place)
 
 
 @contextlib.contextmanager
@@ -197,22 +199,26 @@ def _in_one_sentence() -> Iterator[None]:
         ) from error
 
 
+def alive(place: Layout) -> bool:
+    """Whether the embedded servers exist; a busy one counts."""
+    return all(running(engine) for engine in engines(place) if engine.embedded)
+
+
 @contextlib.contextmanager
-def _locked(place: Layout) -> Iterator[None]:
+def arranging(place: Layout) -> Iterator[None]:
     """One process at a time arranges a data folder, and only processes of the user who began it."""
     import fcntl
 
-    place.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(place.data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+    with _in_one_sentence(), contextlib.ExitStack() as closed:
+        place.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(place.data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        closed.callback(os.close, handle)
         owner = os.fstat(handle).st_uid
         if owner != os.geteuid():
             raise EngineError(f"{place.data} belongs to uid {owner}: choose another folder with COUNTERFOIL_DATA.")
         if not wait(PATIENCE, lambda: _acquires(partial(fcntl.flock, handle, fcntl.LOCK_EX | fcntl.LOCK_NB))):
             raise EngineError(f"Another process holds {place.data / 'lock'}: end it, or wait for it.")
         yield
-    finally:
-        os.close(handle)
 
 
 def _acquires(lock: Callable[[], None]) -> bool:
@@ -223,7 +229,7 @@ def _acquires(lock: Callable[[], None]) -> bool:
     return True
 
 
-def _refuse_platform(place: Layout) -> None:
+def refuse_platform(place: Layout) -> None:
     """Say which variables to set where the wheels do not run."""
     unset = [("DATABASE_URL", place.embeds_postgres), ("REDIS_URL", place.embeds_valkey)]
     variables = " and ".join(name for name, embedded in unset if embedded)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from config.engines_layout import EngineError
+from config.interruptions import held_back
 
 PATIENCE = 120.0
 
@@ -37,13 +38,14 @@ class Engine:
     version: Callable[[], str]
 
 
-def start(engine: Engine) -> bool:
-    """Whether the engine had to be started; when this returns an embedded one answers."""
+def start(engine: Engine, began: Callable[[Engine], None] = lambda _: None) -> bool:
+    """Whether the engine had to be started, which `began` is told; when this returns an embedded one answers."""
     if not engine.embedded or engine.answers() or _recovers(engine):
         return False
     stop(engine)  # alive, but its socket or folder was removed: nobody can reach it, and it would remove ours
-    with _open(engine.log) as log:
+    with held_back(), _open(engine.log) as log:
         engine.launch(log)
+        began(engine)
     if not wait(PATIENCE, lambda: engine.answers() or running(engine) is None) or not engine.answers():
         raise EngineError(failure(engine))
     return True

@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from config import interruptions
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 LEASH = (sys.executable, "-IS", str(BASE_DIR / "config" / "leash.py"))
 READY_FD = "COUNTERFOIL_READY_FD"
 
 DEATHS, WITHIN, PAUSE = 5, 60.0, 0.5
-TICK, BREATH = 0.05, 0.03
+TICK, BREATH, TEND = 0.05, 0.03, 1.0
 LONGEST = 65536
 COLOURS = (36, 33, 35, 32, 34, 31)
 
@@ -161,12 +163,13 @@ class Supervisor:
         self.selector = selectors.DefaultSelector()
         self.asked = 0
 
-    def run(self, *, ready: Callable[[], bool]) -> None:
+    def run(self, *, ready: Callable[[], bool], tend: Callable[[], None] = lambda: None) -> None:
         """Run until SIGINT, SIGTERM or SIGHUP; then stop all of them. Raises GivenUp.
 
-        `ready` is called once all have reported, again and again until it is true: it may announce that.
+        `ready` is called once all have reported, again and again until it is true: it may announce that. `tend` is
+        called every second, for what the programs need and we have not started; it may raise GivenUp too.
         """
-        announced = False
+        announced, tended = False, time.monotonic()
         with self._signals():
             try:
                 for child in self.children:
@@ -174,6 +177,9 @@ class Supervisor:
                 while not self.asked:
                     self._listen(TICK)
                     self._look_after_each()
+                    if time.monotonic() - tended >= TEND:
+                        tend()
+                        tended = time.monotonic()
                     announced = announced or (all(child.ready for child in self.children) and ready())
             finally:
                 self._stop()
@@ -187,8 +193,7 @@ class Supervisor:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """Count the requests to stop. The handlers stay: what follows the stop must not be cut short either."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._ask)
+        interruptions.heed(self._ask)
         try:
             yield
         finally:

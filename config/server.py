@@ -9,7 +9,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from granian import Granian
 from granian.constants import Interfaces
 from granian.log import LogLevels
 
+from config import ports
 from config.processes import report_ready
 
 DRAIN_FD = "DRAIN_FD"
@@ -45,15 +45,20 @@ class Server(Granian):
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    try:
-        refuse_taken(options.host, options.port)
-    except OSError as error:
-        sys.exit(str(error))
+    with contextlib.ExitStack() as claims:
+        try:
+            claims.enter_context(ports.claimed(options.host, options.port))
+        except OSError as error:
+            sys.exit(str(error))
+        serve(options.host, options.port)
+
+
+def serve(host: str, port: int) -> None:
     os.environ["DATABASE_POOL"] = "1"  # one process, many threads: they share connections
     load_or_exit()
     if sys.platform == "linux":
         multiprocessing.set_start_method("fork", force=True)
-    server = launch(options.host, options.port)
+    server = launch(host, port)
     server.serve(target_loader=partial(load, server.reader, server.writer), wrap_loader=False)
 
 
@@ -62,17 +67,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"))
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8000")))
     return parser.parse_args(arguments)
-
-
-def refuse_taken(host: str, port: int) -> None:
-    """Raise OSError with a sentence where we cannot listen. granian would share a port that another granian has."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise OSError(f"Cannot listen on {host} port {port}: {error.strerror or error}.") from error
 
 
 def load_or_exit() -> None:

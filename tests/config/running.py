@@ -20,6 +20,7 @@ from typing import Any
 from config.settings import BASE_DIR
 
 OURS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "ENCRYPTION_KEYS", "PUBLIC_URL")
+OURS += ("COUNTERFOIL_PORT", "COUNTERFOIL_OF_DEMO")
 
 
 def environment(data: Path, **more: str) -> dict[str, str]:

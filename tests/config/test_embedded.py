@@ -25,8 +25,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from config import embedded, engines_layout, engines_postgres, engines_process, engines_valkey
 from config.embedded import EngineError, Started
+from config.interruptions import held_back
 from config.management.commands.engines import Command
 from config.settings import BASE_DIR
+from tests.config.running import living
 
 ROOT = os.geteuid() == 0
 PLAIN = pwd.getpwnam("daemon").pw_uid if ROOT else os.geteuid()
@@ -636,6 +638,29 @@ def test_status_shows_a_line_per_engine_and_fails_when_one_is_stopped(data):
     assert lines[0].startswith(f"PostgreSQL: running, pid {postgres}, version 18.")
     assert lines[1].startswith(f"Valkey: running, pid {valkey}, version 9.")
     assert [line.partition(",")[0] for line in lines[2:]] == ["PostgreSQL: stopped", "Valkey: stopped"]
+
+
+def test_stop_finds_the_servers_of_a_folder_that_was_removed(data):
+    embedded.ensure()
+    left = pids()
+    shutil.rmtree(data)
+
+    embedded.stop(embedded.layout())
+
+    assert not data.exists()
+    assert not living(left)
+
+
+def test_a_signal_that_comes_while_a_server_starts_waits_until_the_server_is_known():
+    told = []
+    before = signal.signal(signal.SIGTERM, lambda *_: told.append("asked"))
+    try:
+        with held_back():
+            signal.raise_signal(signal.SIGTERM)
+            told.append("known")
+        assert told == ["known", "asked"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_stopping_where_nothing_ever_ran_makes_no_folder(data):

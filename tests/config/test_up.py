@@ -14,8 +14,9 @@ from urllib.parse import quote
 
 import pytest
 
+from config import ports
 from config.settings import BASE_DIR
-from tests.config.running import Up, ask, environment, free_port, living, manage, remove, until
+from tests.config.running import Up, ask, environment, free_port, living, manage, processes, remove, until
 
 SUBMIT = """
 from tests.builders import deployment, submit
@@ -98,7 +99,7 @@ def test_one_command_from_nothing_serves_until_ctrl_c_and_leaves_nothing(folder,
     assert running.get("/static/admin/css/base.css") == 200
     until(lambda: sorted(running.family().values()) == named(running, workers=3))
     everything = [*running.family(), *servers(data)]
-    assert len(everything) == 11
+    assert len(everything) == 12
 
     assert running.stop(signal.SIGINT) == 0
     assert running.lines[-1] == "Counterfoil has stopped."
@@ -114,7 +115,7 @@ def named(running, *, workers):
         "sweep",
         worker,
         callbacks,
-        f"{callbacks} process",
+        *[f"{callbacks} process"] * 2,
         *[f"{worker} process"] * workers,
     ]
     return sorted(f"counterfoil: {title}" for title in titles)
@@ -135,14 +136,16 @@ def test_two_data_folders_are_served_at_once(serving, folder, up):
 
 
 def test_a_killed_process_is_started_again(serving):
+    whole = named(serving, workers=2)
+    until(lambda: sorted(serving.family().values()) == whole)
     before = serving.family()
     for name in ("web", r"worker-\d+", "sweep"):
         os.kill(serving.child(f"counterfoil: {name}"), signal.SIGKILL)
 
     until(lambda: any("web" in line and "killed by SIGKILL" in line for line in serving.lines))
     until(lambda: serving.serves("/admin/login/"))
-    until(lambda: sorted(serving.family().values()) == sorted(before.values()))
-    assert len(set(before) & set(serving.family())) == 2
+    until(lambda: sorted(serving.family().values()) == whole)
+    assert len(set(before) & set(serving.family())) == 3  # the deliverers
 
 
 def test_a_stop_gives_back_what_could_not_be_finished_and_leaves_the_engines_of_others(with_engines, up):
@@ -167,6 +170,70 @@ def test_an_up_that_is_killed_takes_its_processes_with_it_and_the_next_works(wit
     assert up(with_engines).ready().get("/admin/login/") == 200
 
 
+def test_a_first_start_that_is_interrupted_leaves_nothing(folder, up):
+    data = folder / "data"
+    running = up(data)
+    until((data / "postgres.log").exists)
+
+    assert running.stop(signal.SIGTERM) == 130
+
+    assert engines(data) == 0
+    assert running.lines == []
+    assert not [args for _, args in processes().values() if str(data) in args]
+
+
+def test_users_of_one_folder_share_its_engines_which_the_last_one_takes_along(folder, up):
+    data = folder / "data"
+    first, second = up(data).ready(), up(data)
+
+    demo = manage(data, "demo")
+    assert (demo.returncode, demo.stdout) == (1, "")
+    assert demo.stderr == f"`up` or another demo is running on {data}: stop it first, or use --data DIR.\n"
+
+    second.ready()
+    assert first.stop(signal.SIGTERM) == 0
+    assert engines(data) == 2
+    assert second.get("/admin/login/") == 200
+
+    os.kill(servers(data)[0], signal.SIGKILL)
+    until(lambda: "PostgreSQL had ended; it is started again." in second.lines)
+    until(lambda: second.get("/v1/tasks") == 401)
+    assert ask(data, "from tasks.models import Deployment; answer = Deployment.objects.exists()")
+
+    place = (data / "home").read_text().strip() if (data / "home").exists() else data
+    postgres = servers(data)[0]
+    (Path(place) / "pg" / "PG_VERSION").unlink()
+    os.kill(postgres, signal.SIGKILL)
+    assert second.process.wait(30) == 1
+    second.listener.join(10)
+    assert second.lines[-1].startswith("CommandError: Everything is stopped: PostgreSQL did not start; ")
+    assert engines(data) == 0
+
+
+def test_an_abbreviated_option_is_refused(with_engines):
+    for command in ("up", "demo"):
+        done = manage(with_engines, command, "--dat", "elsewhere")
+
+        assert done.returncode == 2
+        assert "unrecognized arguments: --dat elsewhere" in done.stderr
+
+
+def test_a_port_is_claimed_before_anybody_listens(with_engines):
+    port = free_port()
+    with ports.claimed("127.0.0.1", port):
+        done = manage(with_engines, "up", "--port", str(port))
+        web = subprocess.run(
+            [sys.executable, "-m", "config.server", "--port", str(port)],
+            cwd=BASE_DIR, env=environment(with_engines), capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+
+    refusal = f"Cannot listen on 127.0.0.1 port {port}: another Counterfoil has this port.\n"
+    assert (done.returncode, done.stderr) == (1, f"CommandError: {refusal}")
+    assert (web.returncode, web.stderr) == (1, refusal)
+    with ports.claimed("127.0.0.1", port), ports.claimed("127.0.0.1", port):
+        pass  # free again, and for those whom its holder starts
+
+
 def test_a_port_that_is_taken_is_said_in_one_sentence(folder, up):
     with socket.create_server(("127.0.0.1", free_port())) as taken:
         port = taken.getsockname()[1]
@@ -189,6 +256,10 @@ def test_each_line_of_the_procfile_works_with_external_engines(with_engines, tmp
         "PORT": str(free_port()),
         **{name: (with_engines / name).read_text().strip() for name in ("SECRET_KEY", "ENCRYPTION_KEYS")},
     }
+    release = subprocess.run(
+        ["sh", "-c", lines.pop("release")],
+        cwd=BASE_DIR, env={**environment(tmp_path), **external}, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
     programs = [
         (name, f"os.execvp('sh', ['sh', '-c', {line!r}])", "") for name, line in lines.items() if name != "sweep"
     ]
@@ -199,6 +270,7 @@ def test_each_line_of_the_procfile_works_with_external_engines(with_engines, tmp
         process.terminate()
         out, _ = process.communicate(timeout=30)
 
+    assert (release.returncode, release.stderr) == (0, b"")
     assert list(lines) == ["web", "worker", "callbacks", "sweep"]
     assert not [line for line in [*said, *out.splitlines()] if "rror" in line or "ended (" in line]
     assert process.returncode == 0
@@ -207,7 +279,7 @@ def test_each_line_of_the_procfile_works_with_external_engines(with_engines, tmp
 # The supervisor alone, with small programs.
 
 
-def supervise(tmp_path, *programs, **more):
+def supervise(tmp_path, *programs, first="", **more):
     """A process that supervises these programs, each a name, its Python code and its other fields."""
     for name, code, _ in programs:
         (tmp_path / f"{name}.py").write_text(f"import os, signal, sys, time\n{code}\n")
@@ -218,6 +290,7 @@ def supervise(tmp_path, *programs, **more):
 import signal, sys
 from config import processes
 from config.processes import GivenUp, Program, Supervisor
+{first}
 processes.PAUSE = 0.01
 supervisor = Supervisor([{made}], out=sys.stdout)
 def ready():
@@ -313,6 +386,22 @@ def test_a_second_ctrl_c_ends_all_at_once(tmp_path):
 
         assert process.wait(5) == 0
     assert not living([child])
+
+
+def test_a_hang_up_ends_all_unless_nohup_was_asked_for(tmp_path):
+    with supervise(tmp_path, ("a", IDLE, QUIET)) as process:
+        child = pid_of(process, "a")
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(10) == 0
+    assert not living([child])
+
+    with supervise(tmp_path, ("a", IDLE, QUIET), first="signal.signal(1, signal.SIG_IGN)") as process:
+        child = pid_of(process, "a")
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert living([child])
+        process.terminate()
+        assert process.wait(10) == 0
 
 
 def test_ready_is_said_once_all_have_reported(tmp_path):

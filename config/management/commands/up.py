@@ -6,19 +6,18 @@ import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connection
 from django.templatetags.static import static
 
-from config import embedded
+from config import embedded, ports, session
 from config.processes import GivenUp, Program, Supervisor
-from config.server import refuse_taken
 from tasks.first_start import activate_test_capabilities
 from tasks.models.deployment import CALLBACKS_QUEUE
 
@@ -30,6 +29,10 @@ QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 class Command(BaseCommand):
     help = "Run everything: the engines, the web, the workers and the sweeper. Ctrl-C stops it."
 
+    def create_parser(self, prog_name: str, subcommand: str, **options: Any) -> CommandParser:
+        """`--dat` is no `--data`: the data folder is looked for before this parser is."""
+        return super().create_parser(prog_name, subcommand, allow_abbrev=False, **options)
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="Where the web listens (127.0.0.1).")
         parser.add_argument("--port", type=port_number, default=8000, help="The web's port (8000).")
@@ -37,25 +40,22 @@ class Command(BaseCommand):
         parser.add_argument("--data", metavar="DIR", help="The embedded engines' data folder (COUNTERFOIL_DATA).")
 
     def handle(self, *, host: str, port: int, workers: int, **options: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # also while we prepare
         url = f"http://{_in_url(host)}:{port}"
         os.environ.setdefault("PUBLIC_URL", url)
-        try:
-            self.prepare(host, port)
-            self.run(url, programs(host, port, workers))
-        except KeyboardInterrupt:
-            return
-        except GivenUp as error:
-            raise CommandError(f"Everything is stopped: {error}") from error
+        with claimed(host, port):
+            self.prepare()
+            try:
+                self.run(url, programs(host, port, workers))
+            except GivenUp as error:
+                raise CommandError(f"Everything is stopped: {error}") from error
 
-    def prepare(self, host: str, port: int) -> None:
-        """See that there is room for us, and bring the database up to date, one process at a time."""
+    def prepare(self) -> None:
+        """Bring the database up to date, one process at a time."""
         try:
-            refuse_taken(host, port)
             with one_at_a_time():
                 call_command("migrate", interactive=False, verbosity=0)
                 activate_test_capabilities()
-        except (OSError, DatabaseError) as error:
+        except DatabaseError as error:
             raise CommandError(str(error).splitlines()[0]) from error
         connection.close()
 
@@ -68,9 +68,37 @@ class Command(BaseCommand):
                 return True
             return False
 
+        def tend() -> None:
+            if not embedded.alive(embedded.layout()):
+                revive(supervisor)
+
         supervisor.say(f"Counterfoil starts: {url}, admin {url}/admin/, data {data_folder()}. Ctrl-C stops it.")
-        supervisor.run(ready=announce)
+        supervisor.run(ready=announce, tend=tend)
         supervisor.say("Counterfoil has stopped.")
+
+
+@contextmanager
+def claimed(host: str, port: int) -> Iterator[None]:
+    with ExitStack() as held:
+        try:
+            held.enter_context(ports.claimed(host, port))
+        except OSError as error:
+            raise CommandError(str(error)) from error
+        yield
+
+
+def revive(supervisor: Supervisor) -> None:
+    """Start the engines again that have died under us. Raises GivenUp."""
+    place = embedded.layout()
+    if not place.data.exists():
+        raise GivenUp(f"the data folder {place.data} was removed.")
+    try:
+        started = embedded.ensure(session.note)
+    except embedded.EngineError as error:
+        raise GivenUp(str(error)) from error
+    names = [name for name, again in (("PostgreSQL", started.postgres), ("Valkey", started.valkey)) if again]
+    if names:
+        supervisor.say(f"{' and '.join(names)} had ended; it is started again.")
 
 
 def port_number(text: str) -> int:
