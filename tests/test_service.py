@@ -160,10 +160,15 @@ def test_the_demo_says_only_what_is_true(data, tmp_path):
     environment = data[1] | {"COUNTERFOIL_DATA": str(tmp_path), "LEASE_SECONDS": "60", "HEARTBEAT_SECONDS": "0.5"}
 
     shown = manage("demo", environment=environment)
+    engines = manage("engines", "status", environment=environment)
+    look = "from tasks.models import Deployment; print(Deployment.objects.get(name='echo').is_active)"
+    echo = manage("shell", "-v0", "-c", look, environment=environment)
     manage("engines", "stop", environment=environment)
 
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "NO " not in shown.stdout
+    assert engines.stdout.count(": stopped") == 2
+    assert echo.stdout == "False\n"
     for words in (
         "every callback came with a valid signature",
         "granted = available + held + charged",

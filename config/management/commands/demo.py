@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import signal
 import sys
 import time
 from argparse import ArgumentParser
@@ -10,13 +9,16 @@ from contextlib import suppress
 from decimal import Decimal
 from io import StringIO
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 from uuid import uuid4
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import make_password
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.json import JSON
@@ -25,6 +27,7 @@ from rich.table import Table
 
 from config import demo
 from tasks import lifecycle
+from tasks.first_start import activate_test_capabilities
 from tasks.identifiers import parse_id
 
 CREDITS = 1000
@@ -37,29 +40,54 @@ class Command(BaseCommand):
         "Show the whole service at work: tasks, charges, a refund, signed callbacks, the audit. Exits 0 if all is true."
     )
 
+    def create_parser(self, prog_name: str, subcommand: str, **options: Any) -> CommandParser:
+        """`--dat` is no `--data`: the data folder is looked for before this parser is."""
+        return super().create_parser(prog_name, subcommand, allow_abbrev=False, **options)
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--keep", action="store_true", help="Keep the service running afterwards, until Ctrl-C.")
         parser.add_argument("--data", metavar="DIR", help="The embedded engines' data folder (COUNTERFOIL_DATA).")
 
     def handle(self, *, keep: bool, **options: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         log = Path(settings.EMBEDDED.data) / "demo.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        console = Console()
+        console = open_console()
         console.print(f"Starting the web, the workers and the sweeper (log: {log}) ...")
         try:
-            with demo.service(log=log) as url:
-                broken = show(console, url)
-                say_where(console, url, keep=keep)
-                if keep:
-                    signal.pause()
+            broken = perform(console, log, keep=keep)
         except demo.DemoError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
-            console.print("Stopped.")
-            return
+            with suppress(OSError):  # the terminal may be gone
+                console.print("Stopped.")
+            raise
+        finally:
+            forbid_again()
         if broken:
             raise CommandError(f"Not true: {'; '.join(broken)}.")
+
+
+def open_console() -> Console:
+    """The terminal as wide as it is; a pipe or a file wide enough for every line."""
+    if sys.stdout.isatty():
+        return Console()
+    return Console(width=max(100, get_terminal_size().columns))
+
+
+def perform(console: Console, log: Path, *, keep: bool) -> list[str]:
+    """Run the service and the story; once the verdicts are there, an interruption only ends the stay."""
+    with demo.service(log=log) as url:
+        broken = show(console, url)
+        with suppress(KeyboardInterrupt):
+            say_where(console, url, keep=keep)
+            while keep:
+                time.sleep(1)
+    return broken
+
+
+def forbid_again() -> None:
+    """Leave the test capabilities as the settings have them: only our own service had them switched on."""
+    with suppress(DatabaseError):
+        activate_test_capabilities()
 
 
 def show(console: Console, url: str) -> list[str]:
@@ -81,7 +109,7 @@ def show(console: Console, url: str) -> list[str]:
     after = audit()
     verdicts = demo.verdicts(jobs, receiver, before, after)
     console.print("\n[bold]One finished task[/], as the API shows it")
-    console.print(JSON(json.dumps(jobs[0].task)))
+    console.print(JSON(json.dumps(jobs[0].task)), soft_wrap=not console.is_terminal)
     console.print("\n[bold]What became of them[/]; each callback came in with the signature of the account")
     console.print(outcome(jobs, receiver))
     print_money(console, after)
@@ -164,14 +192,17 @@ def print_money(console: Console, after: dict[str, Any]) -> None:
 
 
 def say_where(console: Console, url: str, *, keep: bool) -> None:
-    """The URLs and a login for the admin; on a database that is not ours to play with, no login is made."""
+    """The URLs, and a login for the admin."""
     console.print(f"\nadmin   {url}/admin/\nAPI     {url}/v1/tasks")
-    if settings.EMBEDDED.embeds_postgres:
-        password = secrets.token_urlsafe(9)
-        user, _ = get_user_model().objects.get_or_create(username="demo", is_staff=True, is_superuser=True)
-        user.set_password(password)
-        user.save()
-        console.print(f"login   demo / {password}", highlight=False)
+    console.print(f"login   demo / {let_in('demo')}", highlight=False)
     kept = "Ctrl-C stops it." if keep else "It stops now; `manage.py up` serves the same data, `demo --keep` stays."
     console.print(kept)
     sys.stdout.flush()
+
+
+def let_in(name: str) -> str:
+    """The new password of the user of this name, who may do everything, whoever it was before."""
+    password = secrets.token_urlsafe(9)
+    rights = {"password": make_password(password), "is_staff": True, "is_superuser": True, "is_active": True}
+    get_user_model().objects.update_or_create(username=name, defaults=rights)
+    return password
