@@ -25,6 +25,7 @@ from billing.models import Charge, Transfer, UsageLine
 from billing.statements import one
 from tasks import callbacks, events, queues
 from tasks.exceptions import IllegalMove, LeaseLost, TaskNotFound
+from tasks.models.fields import dumps
 from tasks.models.task import NO_PROGRESS
 from tasks.sql import load
 from tasks.statuses import FINAL, MOVES, Created, ErrorCode, Resolved, RunStatus, Status
@@ -303,7 +304,7 @@ def _end(
         {
             "id": task.id,
             "to": to,
-            "output": None if output is None else Json(output),
+            "output": None if output is None else Json(output, dumps=dumps),
             "error": None if error is None else Jsonb(error),
             "usage": Jsonb({meter: f"{quantity:f}" for meter, quantity in usage.items()}),
             "warnings": Jsonb(warnings or []),

@@ -28,6 +28,7 @@ from tasks.exceptions import (
 )
 from tasks.identifiers import new_id
 from tasks.models import Task
+from tasks.models.fields import dumps
 from tasks.models.task import NO_PROGRESS
 from tasks.pointers import first_error
 from tasks.sql import load
@@ -235,7 +236,7 @@ def _params(request: Request, offer: Offer, quote: dict[str, Any]) -> dict[str, 
         "priority": request.priority,
         "not_before": request.not_before,
         "metadata": Jsonb(request.metadata),
-        "input": Json(request.input),
+        "input": Json(request.input, dumps=dumps),
         "progress": Jsonb(NO_PROGRESS),
         "quote": Jsonb(quote),
         "quoted": Decimal(quote["ceiling_credits"]),

@@ -5,6 +5,7 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
+from django.db import connection
 
 from billing.exceptions import NothingCharged, RefundTooLarge
 from billing.models import UsageLine
@@ -337,3 +338,13 @@ def test_what_was_not_charged_is_not_refunded(status):
         refund(task)
 
     assert everything(task) == before
+
+
+def test_text_is_kept_as_it_is_and_not_in_escapes():
+    task = task_that_is(Status.RUNNING, input={"text": "é😀"})
+
+    lifecycle.succeed(task.claimed, output={"text": "é😀"}, usage={}, warnings=[])
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT input::text, output::text FROM tasks_task WHERE id = %s", [task.pk])
+        assert cursor.fetchone() == ('{"text": "é😀"}', '{"text": "é😀"}')
