@@ -23,7 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from config import ports, session
+from config import interruptions, ports, session
 from config.processes import LEASH
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -186,6 +186,7 @@ def _end(up: "subprocess.Popen[bytes]") -> None:
 def _wait_for(up: "subprocess.Popen[bytes]", log: Path, words: bytes) -> None:
     until = time.monotonic() + START_SECONDS
     while words not in log.read_bytes():
+        interruptions.check()
         if up.poll() is not None or time.monotonic() > until:
             raise DemoError(f"The service did not start; its log is {log}.")
         time.sleep(0.1)
@@ -232,6 +233,7 @@ def watch(consumer: Consumer, jobs: list[Job]) -> Iterator[list[Job]]:
     """Poll until every task is final, and cancel the one that is to be canceled while it runs."""
     until = time.monotonic() + WORK_SECONDS
     while unfinished := [job for job in jobs if job.status not in FINAL]:
+        interruptions.check()
         if time.monotonic() > until:
             raise DemoError(f"{unfinished[0].title} is still {unfinished[0].status} after {WORK_SECONDS} s.")
         for job in unfinished:

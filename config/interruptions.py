@@ -16,6 +16,21 @@ def heed(handler: Callable[[int, Any], Any]) -> None:
             signal.signal(number, handler)
 
 
+_came: list[int] = []
+
+
+def interrupt(number: int, _frame: Any) -> None:
+    """A handler that raises KeyboardInterrupt, and remembers it: while a library is imported it may get lost."""
+    _came.append(number)
+    raise KeyboardInterrupt
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt if `interrupt` ever did."""
+    if _came:
+        raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
     """Keep these signals from our handlers until the end of the block: what it begins, it also writes down.

@@ -8,7 +8,6 @@ workers would take its callbacks, and may not deliver to loopback.
 import contextlib
 import json
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,13 +20,14 @@ OF_DEMO = "COUNTERFOIL_OF_DEMO"  # set for the `up` that a demo starts
 
 def stay(command: str, work: Callable[[], None]) -> None:
     """Have the engines, do the work, and leave as we came, whatever ends it. Raises EngineError, KeyboardInterrupt."""
-    interruptions.heed(signal.default_int_handler)
+    interruptions.heed(interruptions.interrupt)
     place = embedded.layout()
     embedded.refuse_platform(place)
     if command == "demo" and not place.embeds_postgres:
         raise EngineError("The demo switches test capabilities on, so it runs on its own database: unset DATABASE_URL.")
     with _used(place, by=command):
         embedded.ensure(note)
+        interruptions.check()
         work()
 
 

@@ -23,7 +23,7 @@ import redis
 from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 
-from config import embedded, engines_layout, engines_postgres, engines_process, engines_valkey
+from config import embedded, engines_layout, engines_postgres, engines_process, engines_valkey, interruptions
 from config.embedded import EngineError, Started
 from config.interruptions import held_back
 from config.management.commands.engines import Command
@@ -649,6 +649,16 @@ def test_stop_finds_the_servers_of_a_folder_that_was_removed(data):
 
     assert not data.exists()
     assert not living(left)
+
+
+def test_an_interruption_that_a_library_swallows_is_not_lost(monkeypatch):
+    monkeypatch.setattr(interruptions, "_came", [])
+    interruptions.check()
+    with contextlib.suppress(KeyboardInterrupt):
+        interruptions.interrupt(signal.SIGTERM, None)
+
+    with pytest.raises(KeyboardInterrupt):
+        interruptions.check()
 
 
 def test_a_signal_that_comes_while_a_server_starts_waits_until_the_server_is_known():

@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connection
 from django.templatetags.static import static
 
-from config import embedded, ports, session
+from config import embedded, interruptions, ports, session
 from config.processes import GivenUp, Program, Supervisor
 from tasks.first_start import activate_test_capabilities
 from tasks.models.deployment import CALLBACKS_QUEUE
@@ -72,6 +72,7 @@ class Command(BaseCommand):
             if not embedded.alive(embedded.layout()):
                 revive(supervisor)
 
+        interruptions.check()
         supervisor.say(f"Counterfoil starts: {url}, admin {url}/admin/, data {data_folder()}. Ctrl-C stops it.")
         supervisor.run(ready=announce, tend=tend)
         supervisor.say("Counterfoil has stopped.")
