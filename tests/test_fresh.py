@@ -53,6 +53,9 @@ def stranger(request, python):
     yield who, home
     if (home / "counterfoil" / ".venv").exists():
         run(".venv/bin/python manage.py engines stop", who, home, python, timeout=60)
+    elsewhere = home / "counterfoil" / ".data" / "home"
+    if elsewhere.exists():
+        shutil.rmtree(elsewhere.read_text().strip())
     shutil.rmtree(home)
 
 

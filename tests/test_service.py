@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from config import demo
+from tests.config.running import remove
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = {
@@ -34,7 +35,7 @@ def data(tmp_path_factory):
     environment = {name: value for name, value in os.environ.items() if name not in OURS} | QUICK
     environment |= {"COUNTERFOIL_DATA": str(folder)}
     yield folder, environment
-    manage("engines", "stop", environment=environment)
+    remove(folder)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_the_demo_says_only_what_is_true(data, tmp_path):
     engines = manage("engines", "status", environment=environment)
     look = "from tasks.models import Deployment; print(Deployment.objects.get(name='echo').is_active)"
     echo = manage("shell", "-v0", "-c", look, environment=environment)
-    manage("engines", "stop", environment=environment)
+    remove(tmp_path)
 
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "NO " not in shown.stdout
