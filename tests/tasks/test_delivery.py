@@ -200,12 +200,14 @@ def test_it_fails_when_no_tries_are_left(status):
     assert [type_ for type_, _ in told(callback)] == ["callback.failed"]
 
 
-def test_the_task_shows_each_change_under_a_new_seq():
+def test_the_task_shows_each_change_under_a_new_seq(schedule):
+    schedule(0, 3600)
     with Receiver([500, 200]) as receiver:
         callback = owed(receiver.url)
         seen = [shown(callback)]
         delivery.deliver_due()
         seen.append(shown(callback))
+        Callback.objects.update(next_attempt_at=now())
         deliver_all()
         seen.append(shown(callback))
 
