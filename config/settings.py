@@ -136,7 +136,6 @@ LAST_RESORT_SECONDS = env.float("LAST_RESORT_SECONDS", default=120)
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=2)
 RETRY_BACKOFF_SECONDS = env.float("RETRY_BACKOFF_SECONDS", default=5)
 STOP_SECONDS = env.float("STOP_SECONDS", default=10)  # that `up` gives running tasks to end, before they are given back
-RETENTION_DAYS = env.int("RETENTION_DAYS", default=0)
 
 CALLBACK_ALLOWED_NETWORKS = env.list("CALLBACK_ALLOWED_NETWORKS", default=[])
 try:
@@ -150,8 +149,6 @@ CALLBACK_SCHEDULE = [timedelta(seconds=float(s)) for s in env.list("CALLBACK_SCH
 CALLBACK_TIMEOUT_SECONDS = env.float("CALLBACK_TIMEOUT_SECONDS", default=15)
 
 ENABLE_TEST_CAPABILITIES = env.bool("ENABLE_TEST_CAPABILITIES", default=DEBUG)
-SHANNON_MODEL = env.str("SHANNON_MODEL", default="")
-TASKCLUSTER_ANONYMOUS_STATUS = env.bool("TASKCLUSTER_ANONYMOUS_STATUS", default=False)
 
 # What a request may carry; the parser and the validators enforce the rest.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2**20
