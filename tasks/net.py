@@ -28,7 +28,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MOST_URL = 2048
 MOST_BODY = 2048
+READ = 2**16
 PORTS = (80, 443)
+# Answers that may be others in a moment, beside those from 500 on.
+PASSING = (408, 425, 429)
 # Connections are kept for a moment only: a receiver that closes an idle one would cost the next callback a try.
 KEEPALIVE_SECONDS = 2
 VERSION = tomllib.loads((settings.BASE_DIR / "pyproject.toml").read_text())["project"]["version"]
@@ -55,6 +58,10 @@ class ForbiddenUrl(ValueError):
 
 class Unreachable(Exception):
     """No answer came; the message says why, to whoever named the address."""
+
+
+class Unacceptable(Exception):
+    """An answer came that is of no use, now or later; the message says why, to whoever named the address."""
 
 
 class Forbidden(OSError):
@@ -198,6 +205,24 @@ class Client:
     ) -> None:
         await self._session.close()
 
+    async def get(self, url: str, *, most: int) -> bytes:
+        """The whole body, at most that many bytes, within FETCH_TIMEOUT_SECONDS.
+
+        Raises ForbiddenUrl, for addresses that are not allowed too, Unacceptable or Unreachable.
+        """
+        target = check_url(url)
+        try:
+            async with asyncio.timeout(settings.FETCH_TIMEOUT_SECONDS):
+                async with self._session.get(target, allow_redirects=False) as response:
+                    return await _body(response, most)
+        except TimeoutError as error:
+            raise Unreachable(f"No whole answer within {settings.FETCH_TIMEOUT_SECONDS:g} s.") from error
+        except aiohttp.ClientPayloadError as error:
+            raise Unreachable("The connection was closed before the whole answer came.") from error
+        except (aiohttp.ClientError, OSError) as error:
+            wrong = ForbiddenUrl if isinstance(_cause(error), Forbidden) else Unreachable
+            raise wrong(_readable(error)) from error
+
     async def post(self, url: str, *, body: bytes, headers: dict[str, str]) -> Answer:
         """The receiver's answer, within CALLBACK_TIMEOUT_SECONDS. Raises ForbiddenUrl or Unreachable."""
         target = check_url(url)
@@ -218,6 +243,35 @@ class Client:
         return socket.socket(family, kind, proto)
 
 
+def fetch(url: str, *, most: int) -> bytes:
+    """What `Client.get` brings, for code that has no event loop; an interruption of the main thread ends it at once."""
+
+    async def get() -> bytes:
+        async with Client() as client:
+            return await client.get(url, most=most)
+
+    return asyncio.run(get())
+
+
+async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body of a 200, read no further than it may be long. Raises Unacceptable or Unreachable."""
+    if response.status in PASSING or response.status >= 500:
+        raise Unreachable(f"The server answered {response.status}.")
+    if response.status != 200:
+        follows = "; redirects are not followed" if 300 <= response.status < 400 else ""
+        raise Unacceptable(f"The server answered {response.status}{follows}.")
+    if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Unacceptable("The answer is compressed, which it was not asked to be.")
+    body = bytearray()
+    too_long = (response.content_length or 0) > most
+    while not too_long and (more := await response.content.read(READ)):
+        body += more
+        too_long = len(body) > most
+    if too_long:
+        raise Unacceptable(f"The answer is longer than {most} bytes.")
+    return bytes(body)
+
+
 async def _answer(response: aiohttp.ClientResponse, limit: asyncio.Timeout) -> Answer:
     """The status decides; of the body we take what comes in time."""
     body = b""
@@ -233,8 +287,12 @@ async def _answer(response: aiohttp.ClientResponse, limit: asyncio.Timeout) -> A
     return Answer(response.status, body, response.headers.get("retry-after"))
 
 
+def _cause(error: Exception) -> Exception:
+    return getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
+
+
 def _readable(error: Exception) -> str:
-    cause = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
+    cause = _cause(error)
     match cause:
         case Forbidden():
             return "The address is not allowed: it must be public, on port 80 or 443."
