@@ -1,6 +1,6 @@
 """The verbs of a task's life. Each owns its transaction, moves a status by the one table, and writes history with it.
 
-    submit  claim  progress  succeed  fail  retry  cancel  expire  rerun  refund
+    submit  claim  progress  succeed  fail  retry  cancel  expire  rerun  rerun_free  refund
 
 Whoever locks the task's row first wins; the other changes nothing. A worker's verbs carry its lease token and raise
 LeaseLost when it was refused. Locks that wait are taken in one order: task, then account (by the triggers).
@@ -29,11 +29,11 @@ from tasks.models.fields import dumps
 from tasks.models.task import NO_PROGRESS
 from tasks.sql import load
 from tasks.statuses import FINAL, MOVES, Created, ErrorCode, Resolved, RunStatus, Status
-from tasks.submission import rerun, submit
+from tasks.submission import rerun, rerun_free, submit
 
 __all__ = [
-    "cancel", "claim", "expire", "fail", "give_up", "progress", "publish", "refund", "renew", "rerun", "retry",
-    "submit", "succeed",
+    "cancel", "claim", "expire", "fail", "give_up", "progress", "publish", "refund", "renew", "rerun", "rerun_free",
+    "retry", "submit", "succeed",
 ]  # fmt: skip
 
 MAX_BACKOFF_SECONDS = 600
@@ -148,10 +148,7 @@ def succeed(
 ) -> None:
     """End the run well: lines, capture, release, final status, event and callback, or LeaseLost and nothing."""
     task = _locked_by(claimed)
-    if task.waived:
-        bill = pricing.waived(usage, task.rates)
-    else:
-        bill = pricing.bill(usage, task.rates, at_most=task.held, estimated=estimated)
+    bill = _bill(task, usage, task.rates, estimated=estimated)
     if bill.cut:
         warnings = [*warnings, USAGE_EXCEEDS_QUOTE]
     _end(
@@ -338,13 +335,21 @@ def _fail(
 NOTHING = pricing.Bill((), Decimal("0.0000"), cut=False)
 
 
+def _bill(
+    task: Locked, usage: dict[str, Decimal], rates: list[pricing.Rate], *, estimated: frozenset[str] = frozenset()
+) -> pricing.Bill:
+    """What this usage costs: at most what is held, and nothing where an operator waived it."""
+    if task.waived:
+        return pricing.waived(usage, rates, estimated=estimated)
+    return pricing.bill(usage, rates, at_most=task.held, estimated=estimated)
+
+
 def _partial_bill(task: Locked) -> pricing.Bill:
     """What was streamed so far, where the quote says that it is billed; never the flat price."""
-    if not (task.quote["bills_partial_output"] and task.usage and not task.waived):
+    if not (task.quote["bills_partial_output"] and task.usage):
         return NOTHING
     rates = [rate for rate in task.rates if rate.meter != pricing.FLAT]
-    usage = {meter: Decimal(quantity) for meter, quantity in task.usage.items()}
-    return pricing.bill(usage, rates, at_most=task.held)
+    return _bill(task, {meter: Decimal(quantity) for meter, quantity in task.usage.items()}, rates)
 
 
 def _retry_or_fail(task: Locked, code: ErrorCode, message: str, *, resolved: Resolved, spend: int) -> None:

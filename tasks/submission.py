@@ -38,11 +38,15 @@ from tasks.statuses import FINAL, Created
 TOO_MUCH = Decimal(10) ** 15
 SLACK = timedelta(seconds=300)
 CREDITS_PER_USD = Decimal(1000)
+FREE = {"ceiling_credits": "0.0000"}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks for. `model` names a deployment; either it or `capability` is given."""
+    """What a client asks for. `model` names a deployment; either it or `capability` is given.
+
+    `waived_for` is an operator's reason to charge nothing; no API sets it.
+    """
 
     account_id: UUID
     api_key_id: UUID | None
@@ -63,6 +67,7 @@ class Request:
     fingerprint: str | None = None
     rerun_of: UUID | None = None
     rerun_root: UUID | None = None
+    waived_for: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ def submit(request: Request) -> Submitted:
 def _create(request: Request) -> Submitted | None:
     """Write the task, or None: somebody else has just used the key."""
     offer = _offer(request)
-    quote = _quote(offer, request.input)
+    quote = _quote(offer, request.input) | ({} if request.waived_for is None else FREE)
     with transaction.atomic(durable=True):
         row = _insert(_params(request, offer, quote))
         if row:
@@ -120,29 +125,45 @@ def _create(request: Request) -> Submitted | None:
 
 def rerun(task_id: UUID, *, account_id: UUID, api_key_id: UUID | None, actor: str, **idempotency: str) -> Submitted:
     """Submit a final task again, at today's prices, as a new task that points back. Raises TaskNotFinal."""
-    task = Task.objects.select_related("deployment").filter(pk=task_id, account_id=account_id).first()
+    task = _final(task_id, account_id=account_id)
+    return submit(_again(task, api_key_id=api_key_id, actor=actor, **idempotency))
+
+
+def rerun_free(task_id: UUID, *, by: str, reason: str, **idempotency: str) -> Submitted:
+    """Submit a final task again at the operator's expense: its usage is listed in full, held and charged is nothing.
+
+    A rerun of the new task is charged as any other. Raises TaskNotFinal, or Invalid without a reason.
+    """
+    if not reason.strip():
+        raise Invalid("A free rerun has a reason.")
+    return submit(_again(_final(task_id), api_key_id=None, actor=by, waived_for=reason, **idempotency))
+
+
+def _final(task_id: UUID, **owner: UUID) -> Task:
+    task = Task.objects.select_related("deployment").filter(pk=task_id, **owner).first()
     if task is None:
         raise TaskNotFound
     if task.status not in FINAL:
         raise TaskNotFinal
-    return submit(
-        Request(
-            account_id=account_id,
-            api_key_id=api_key_id,
-            actor=actor,
-            input=task.input,
-            model=task.deployment.name,
-            metadata=task.metadata,
-            callback_url=task.callback_url,
-            callback_format=task.callback_format,
-            client_reference=task.client_reference,
-            priority=task.priority,
-            timeout=min(task.timeout, task.deployment.timeout),
-            max_retries=min(task.max_retries, task.deployment.max_retries),
-            rerun_of=task.pk,
-            rerun_root=task.rerun_root or task.pk,
-            **idempotency,
-        )
+    return task
+
+
+def _again(task: Task, **fields: Any) -> Request:
+    """What the task's client asked for, as far as its deployment still allows it."""
+    return Request(
+        account_id=task.account_id,
+        input=task.input,
+        model=task.deployment.name,
+        metadata=task.metadata,
+        callback_url=task.callback_url,
+        callback_format=task.callback_format,
+        client_reference=task.client_reference,
+        priority=task.priority,
+        timeout=min(task.timeout, task.deployment.timeout),
+        max_retries=min(task.max_retries, task.deployment.max_retries),
+        rerun_of=task.pk,
+        rerun_root=task.rerun_root or task.pk,
+        **fields,
     )
 
 
@@ -240,7 +261,8 @@ def _params(request: Request, offer: Offer, quote: dict[str, Any]) -> dict[str, 
         "progress": Jsonb(NO_PROGRESS),
         "quote": Jsonb(quote),
         "quoted": Decimal(quote["ceiling_credits"]),
-        "waived": False,
+        "waived": request.waived_for is not None,
+        "told": Jsonb({} if request.waived_for is None else {"waived": True, "private": {"reason": request.waived_for}}),
         "usd_rate": CREDITS_PER_USD,
         "client_reference": request.client_reference,
         "idempotency_key": request.idempotency_key,

@@ -64,6 +64,20 @@ class Rerun(TaskAct):
         return Done(f"Submitted again as {public_id(again.task_id)}.")
 
 
+class RerunFree(TaskAct):
+    name, title, permission, icon = "rerun_free", "Rerun free of charge", "tasks.rerun_task", "redeem"
+    note = "Submits the task again as a new one at our expense: nothing is held or charged, whatever it uses. "
+    note += "A rerun of the new task is charged again."
+
+    def suits(self, row: Task) -> bool:
+        return row.status in FINAL
+
+    def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
+        key = stored_key("admin", "rerun_free", str(row.account_id), str(row.pk), str(data["key"]))
+        again = lifecycle.rerun_free(row.pk, by=by, reason=data["reason"], idempotency_key=key, fingerprint=key)
+        return Done(f"Submitted again, free of charge, as {public_id(again.task_id)}.")
+
+
 class RefundForm(ReasonForm):
     """All that is left, an amount, one line, or an amount of one line; several tasks only whole."""
 

@@ -24,7 +24,7 @@ WITH task AS (
     SELECT %(run)s, id, 1, 'pending', %(reason_created)s FROM task RETURNING 1
 ), event AS (
     INSERT INTO tasks_taskevent (task_id, seq, type, data, actor)
-    SELECT id, 1, 'task.queued', jsonb_build_object('held_credits', quoted::text), %(actor)s FROM task RETURNING 1
+    SELECT id, 1, 'task.queued', jsonb_build_object('held_credits', quoted::text) || %(told)s, %(actor)s FROM task RETURNING 1
 )
 SELECT task.id, task_json_as_written(task.id)
 FROM task, (SELECT count(*) FROM hold) h, (SELECT count(*) FROM run) r, (SELECT count(*) FROM event) e

@@ -101,7 +101,7 @@ def test_all_rows_across_pages_is_not_a_choice():
     assert str(other.pk) not in asked.url
 
 
-@pytest.mark.parametrize("act", ["cancel", "refund", "redeliver", "rerun"])
+@pytest.mark.parametrize("act", ["cancel", "refund", "redeliver", "rerun", "rerun_free"])
 @pytest.mark.django_db
 def test_asking_changes_nothing_and_no_act_is_without_a_reason(act):
     task, person = charged(callback_url="https://example.com/"), root()
@@ -118,6 +118,7 @@ def test_asking_changes_nothing_and_no_act_is_without_a_reason(act):
 ALLOWED = {
     "cancel": {"Operator", "Billing"},
     "rerun": {"Operator", "Billing"},
+    "rerun_free": {"Operator", "Billing"},
     "refund": {"Billing"},
     "redeliver": {"Operator"},
 }
@@ -172,7 +173,7 @@ def test_buttons_are_offered_where_the_act_makes_sense():
         return {act for act in ALLOWED if reverse(f"admin:tasks_task_{act}") in page}
 
     assert offered(queued) == {"cancel"}
-    assert offered(ended) == {"refund", "rerun"}
+    assert offered(ended) == {"refund", "rerun", "rerun_free"}
 
 
 def test_a_refund_gives_back_all_that_is_left():
@@ -244,7 +245,7 @@ def test_a_form_whose_refund_was_not_logged_is_logged_when_it_is_sent_again(monk
     assert len(history(task)) == len(events(task, "task.refunded")) == 1
 
 
-@pytest.mark.parametrize("act", ["cancel", "redeliver", "rerun"])
+@pytest.mark.parametrize("act", ["cancel", "redeliver", "rerun", "rerun_free"])
 def test_a_form_sent_twice_at_once_acts_once(act):
     task = charged(callback_url="https://example.com/") if act != "cancel" else submit()
     person, before = root(), task.events.count() + Task.objects.count()
@@ -348,6 +349,18 @@ def test_a_rerun_is_a_new_task_once_a_form():
     assert told(answer) == [f"{public_id(task.pk)}: Submitted again as {public_id(rerun.pk)}."]
     assert told(again) == [f"{public_id(task.pk)}: {AGAIN}"]
     assert history(task) == [f"Submitted again as {public_id(rerun.pk)}. Reason: customer asked"]
+
+
+def test_a_free_rerun_costs_nothing_and_says_who_gave_it_and_why():
+    task, person = charged(account("21")), root()
+    ledger.adjust(task.account_id, Decimal(-14), key="poor", reason="x", actor="test")
+
+    answer = person.do(task, "rerun_free", reason="our fault")
+
+    rerun = Task.objects.get(rerun_of=task)
+    assert (rerun.waived, rerun.quoted, rerun.events.get().actor) == (True, 0, "operator:root")
+    assert told(answer) == [f"{public_id(task.pk)}: Submitted again, free of charge, as {public_id(rerun.pk)}."]
+    assert history(task) == [f"Submitted again, free of charge, as {public_id(rerun.pk)}. Reason: our fault"]
 
 
 def test_a_rerun_that_is_refused_says_why():

@@ -123,21 +123,37 @@ def test_success_writes_lines_charge_event_and_callback():
 
 def test_a_waived_task_lists_its_usage_and_bills_nothing():
     of = account()
-    task = submit(of, deployment(prices=()), input={"usage": {"characters": 3}})
-    quote = {**task.quote, "rates": submit(to=deployment(prices=STREAMED)).quote["rates"]}
-    Task.objects.filter(pk=task.pk).update(waived=True, quote=quote)
+    task = free_rerun(of, deployment(prices=STREAMED))
 
-    succeed(claim_of(task), usage={"characters": Decimal(3)})
+    succeed(claim(task), usage={"characters": Decimal(3)}, estimated=frozenset({"characters"}))
 
-    lines = UsageLine.objects.filter(task_id=task.pk).order_by("position")
-    assert [(line.listed_amount, line.billed_amount) for line in lines] == [(2, 0), (Decimal("1.5"), 0)]
+    assert lines(task) == [("task", 2, 0, False), ("characters", Decimal("1.5"), 0, True)]
     assert buckets(of) == {"available": 10, "held": 0, "charged": 0}
     assert Task.objects.get(pk=task.pk).warnings == []
+    assert_sound(of)
 
 
-def claim_of(task):
-    Task.objects.exclude(pk=task.pk).update(paused_at=task.created_at)
-    return claim(task)
+def test_a_waived_task_that_is_cut_short_lists_what_was_streamed():
+    of = account()
+    task = free_rerun(of, deployment(prices=STREAMED, bills_partial_output=True))
+    lifecycle.publish(claim(task), text="abc", offset=0, usage={"characters": Decimal(3)})
+
+    lifecycle.cancel(task.pk, by="test")
+
+    assert lines(task) == [("characters", Decimal("1.5"), 0, False)]
+    assert Task.objects.get(pk=task.pk).output == "abc"
+    assert buckets(of) == {"available": 10, "held": 0, "charged": 0}
+
+
+def lines(task):
+    found = UsageLine.objects.filter(task_id=task.pk).order_by("position")
+    return list(found.values_list("meter", "listed_amount", "billed_amount", "estimated"))
+
+
+def free_rerun(of, to):
+    first = submit(of, to)
+    lifecycle.cancel(first.pk, by="test")
+    return Task.objects.get(pk=lifecycle.rerun_free(first.pk, by="operator:ann", reason="sorry").task_id)
 
 
 @pytest.mark.parametrize("code", ErrorCode)

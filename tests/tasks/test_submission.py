@@ -265,6 +265,56 @@ def test_a_chain_has_one_unfinished_task():
     assert (third.rerun_of_id, third.rerun_root) == (again.pk, task.pk)
 
 
+def test_a_free_rerun_holds_nothing_and_says_who_gave_it_and_why():
+    task = task_that_is(Status.SUCCEEDED)
+
+    again = Task.objects.get(pk=lifecycle.rerun_free(task.pk, by="operator:ann", reason="our fault").task_id)
+
+    assert (again.waived, again.quoted, again.rerun_of_id) == (True, 0, task.pk)
+    assert again.quote["rates"] == task.quote["rates"]
+    assert buckets(task.account) == {"available": 9, "held": 0, "charged": 1}
+    event = again.events.get()
+    told = {"held_credits": "0.0000", "waived": True, "private": {"reason": "our fault"}}
+    assert (event.type, event.actor, event.data) == ("task.queued", "operator:ann", told)
+
+
+def test_a_rerun_of_a_free_rerun_is_charged():
+    free = lifecycle.rerun_free(task_that_is(Status.FAILED).pk, by="operator:ann", reason="our fault").task_id
+    lifecycle.cancel(free, by="test")
+
+    again = rerun(Task.objects.get(pk=free))
+
+    assert (again.waived, again.quoted) == (False, 1)
+    assert buckets(again.account) == {"available": 9, "held": 1, "charged": 0}
+
+
+def test_the_same_key_is_one_free_rerun():
+    task = task_that_is(Status.FAILED)
+    key = {"idempotency_key": "k", "fingerprint": "k"}
+
+    once, again = (lifecycle.rerun_free(task.pk, by="operator:ann", reason="our fault", **key) for _ in range(2))
+
+    assert (once.task_id, again.replayed) == (again.task_id, True)
+
+
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_a_free_rerun_has_a_reason(reason):
+    task = task_that_is(Status.FAILED)
+
+    with pytest.raises(Invalid):
+        lifecycle.rerun_free(task.pk, by="operator:ann", reason=reason)
+
+    assert task.account.tasks.count() == 1
+
+
+@pytest.mark.parametrize("status", sorted(UNFINISHED))
+def test_an_unfinished_task_is_not_rerun_for_free(status):
+    task = task_that_is(status)
+
+    with pytest.raises(TaskNotFinal):
+        lifecycle.rerun_free(task.pk, by="operator:ann", reason="our fault")
+
+
 def test_a_stranger_s_task_is_not_rerun():
     task = task_that_is(Status.CANCELED)
 
