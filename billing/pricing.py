@@ -85,9 +85,7 @@ def bill(
     return Bill(tuple(lines), charged, cut=listed > charged)
 
 
-def waived(
-    usage: Mapping[str, Decimal], rates: Iterable[Rate], *, estimated: frozenset[str] = frozenset()
-) -> Bill:
+def waived(usage: Mapping[str, Decimal], rates: Iterable[Rate], *, estimated: frozenset[str] = frozenset()) -> Bill:
     """Lines listed in full and billed nothing: a free rerun."""
     return replace(bill(usage, rates, at_most=Decimal(0), estimated=estimated), cut=False)
 

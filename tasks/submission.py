@@ -262,7 +262,9 @@ def _params(request: Request, offer: Offer, quote: dict[str, Any]) -> dict[str, 
         "quote": Jsonb(quote),
         "quoted": Decimal(quote["ceiling_credits"]),
         "waived": request.waived_for is not None,
-        "told": Jsonb({} if request.waived_for is None else {"waived": True, "private": {"reason": request.waived_for}}),
+        "told": Jsonb(
+            {} if request.waived_for is None else {"waived": True, "private": {"reason": request.waived_for}}
+        ),
         "usd_rate": CREDITS_PER_USD,
         "client_reference": request.client_reference,
         "idempotency_key": request.idempotency_key,

@@ -73,6 +73,9 @@ class Crew:
     def sweeper(self) -> subprocess.Popen[bytes]:
         return self._start("manage.py", "sweep")
 
+    def command(self, *words: str) -> subprocess.Popen[bytes]:
+        return self._start("manage.py", *words)
+
     def dismiss(self) -> None:
         """End every process of ours, with its children, at once."""
         for process in self.processes:
