@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 from typeid import TypeID
 
+from billing.failpoints import once_committed
 from billing.statements import one
 from tasks import events, queues
 from tasks.exceptions import NoCallback, TaskNotFinal, TaskNotFound
@@ -103,4 +104,5 @@ def redeliver(task_id: UUID, *, by: str) -> None:
         last_error=None,
     )
     events.record(task_id, "callback.redelivered", actor=by)
+    once_committed("redeliver.after")
     queues.wake_on_commit(CALLBACKS_QUEUE)

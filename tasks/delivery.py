@@ -24,6 +24,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 
 from billing.credentials import decrypt
+from billing.failpoints import here
 from billing.statements import rows
 from tasks import net, queues
 from tasks.callbacks import FORMATS
@@ -141,8 +142,13 @@ async def _ended(under_way: dict[asyncio.Task[Try], Owed], within: float | None)
 def _turn(tries: Sequence[Try], places: int, room: int) -> list[Owed]:
     """Record what came back, and lease as many as there are places and room for."""
     if tries:
+        here("deliver.before_record")
         record(tries)
-    return claim(places, room=room) if places else []
+        here("deliver.after_record")
+    due = claim(places, room=room) if places else []
+    if due:
+        here("deliver.after_claim")
+    return due
 
 
 def claim(places: int, *, room: int = ROOM) -> list[Owed]:
@@ -170,6 +176,7 @@ async def _try(client: net.Client, owed: Owed) -> Try:
     try:
         headers = FORMATS[owed.format].headers(owed.id, owed.body, owed.secrets, int(started_at.timestamp()))
         answer = await client.post(owed.url, body=owed.body, headers=headers)
+        here("deliver.after_post")
     except (net.ForbiddenUrl, net.Unreachable) as reason:
         error = _storable(str(reason))
     except Exception:

@@ -21,6 +21,7 @@ from uuid_utils.compat import uuid7
 
 from billing import ledger, pricing
 from billing.exceptions import KeyReused, NothingCharged
+from billing.failpoints import here, once_committed
 from billing.models import Charge, Transfer, UsageLine
 from billing.statements import one
 from tasks import callbacks, events, queues
@@ -195,6 +196,7 @@ def cancel(task_id: UUID, *, by: str, reason: str | None = None) -> bool:
         actor=by,
         cancel_reason=reason,
     )
+    once_committed("cancel.after")
     return True
 
 
@@ -253,6 +255,7 @@ def refund(
         actor=by,
     )
     events.record(task_id, "task.refunded", actor=by, amount_credits=str(given.amount), private={"reason": reason})
+    once_committed("refund.after")
     return given
 
 
@@ -292,6 +295,7 @@ def _end(
     """Check, settle, write, record: the steps of every end, in this order, on a locked row."""
     _check(task, to)
     ledger.settle(task.account_id, bill, task_id=task.id, held=task.held, credits_per_usd=task.usd_rate)
+    here("settle.mid")
     if usage is None:
         usage = {line.rate.meter: line.quantity for line in bill.lines}
         output = task.partial_text if bill.lines else output
@@ -370,6 +374,7 @@ def _retry_or_fail(task: Locked, code: ErrorCode, message: str, *, resolved: Res
             "created": Created.RETRY,
         },
     )
+    once_committed("requeue.after")
     queues.wake_on_commit(task.queue)
 
 

@@ -14,6 +14,7 @@ from kombu import Connection
 from kombu.exceptions import KombuError
 from kombu.pools import producers
 
+from billing.failpoints import once_committed
 from billing.statements import rows
 from tasks.models.deployment import CALLBACKS_QUEUE
 from tasks.sql import load
@@ -39,6 +40,7 @@ def wake(queue: str) -> None:
 
 def wake_on_commit(queue: str) -> None:
     """Wake the queue when everybody can see what was written."""
+    once_committed("wake.before")
     transaction.on_commit(partial(wake, queue), robust=True)
 
 

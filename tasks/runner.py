@@ -17,6 +17,7 @@ from billiard.common import terminate_handler_fired
 from django.db import InterfaceError, OperationalError, connection
 from structlog.contextvars import bound_contextvars
 
+from billing.failpoints import here
 from tasks import capabilities, lifecycle
 from tasks.capabilities import CapabilityError, Result
 from tasks.exceptions import Invalid, LeaseLost
@@ -39,6 +40,7 @@ def run_next(queue: str) -> bool:
     claimed = lifecycle.claim(queue, worker=f"{socket.gethostname()}:{os.getpid()}")
     if claimed is None:
         return False
+    here("claim.after")
     with bound_contextvars(task=public_id(claimed.task_id), attempt=claimed.attempt):
         _run(claimed)
     return True
@@ -47,6 +49,7 @@ def run_next(queue: str) -> bool:
 def _run(claimed: Claim) -> None:
     logger.info("started")
     resolution = _work(claimed)
+    here("work.before_resolve")
     try:
         _repeat_until_answered(resolution)
     except Exception:
@@ -54,6 +57,7 @@ def _run(claimed: Claim) -> None:
         _repeat_until_answered(
             partial(lifecycle.fail, claimed, code=ErrorCode.INTERNAL_ERROR, message="The result could not be stored.")
         )
+    here("resolve.after")
     logger.info("ended")
 
 

@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 
 from billing import pricing
 from billing.exceptions import REFUSALS, InsufficientBalance, Refusal
+from billing.failpoints import here
 from billing.statements import constraint_of, one
 from tasks import capabilities, queues
 from tasks.exceptions import (
@@ -120,6 +121,7 @@ def _create(request: Request) -> Submitted | None:
         row = _insert(_params(request, offer, quote))
         if row:
             queues.wake_on_commit(offer.queue)
+    here("submit.after_commit")
     return Submitted(row[0], row[1], replayed=False) if row else None
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection
 
+from billing.failpoints import here
 from billing.statements import rows
 from tasks import lifecycle, queues
 from tasks.exceptions import TaskNotFound
@@ -118,6 +119,7 @@ def _all(statement: str, verb: Callable[[UUID], bool], **params: object) -> int:
 
 def _one(verb: Callable[[UUID], bool], task_id: UUID) -> bool:
     """Do the verb for a task; whatever is wrong with that one keeps no other from its turn."""
+    here("sweep.mid_batch")
     try:
         return verb(task_id)
     except TaskNotFound:

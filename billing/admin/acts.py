@@ -25,6 +25,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 from billing.admin.once import OnceForm, Repeated, keyed, once, remember
 from billing.admin.screens import Table, table
 from billing.exceptions import Refusal
+from billing.failpoints import here
 
 # Rows one form acts on: as many as a list shows at once, and some.
 AT_ONCE = 100
@@ -147,6 +148,7 @@ class Acting:
         try:
             with once(key), act.within():
                 done = act.perform(row, by=f"operator:{request.user.get_username()}", data=data)
+                here("act.before_history")
                 self._write(request, row, f"{done.told} Reason: {data['reason']}", key=key)
         except Repeated as repeated:
             messages.info(request, f"{act.subject(row)}: {repeated}{act.again}")

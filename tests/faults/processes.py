@@ -53,19 +53,19 @@ class Crew:
         self.folder, self.environment = folder, environment(**more)
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def worker(self, queue: str, *, children: int = 1) -> subprocess.Popen[bytes]:
-        """A Celery worker of this queue; it takes messages that were sent before it is ready."""
+    def worker(self, *queues: str, children: int = 1) -> subprocess.Popen[bytes]:
+        """A Celery worker of these queues; it takes messages that were sent before it is ready."""
         options = [
             "-P",
             "prefork",
             "-c",
             str(children),
             "-Q",
-            queue,
+            ",".join(queues),
             "-l",
             "WARNING",
             "-n",
-            f"{queue}-{os.getpid()}@%h",
+            f"{queues[0]}-{os.getpid()}@%h",
         ]
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         return self._start("-m", "celery", "-A", "config", "worker", *options, *quiet)
@@ -75,6 +75,14 @@ class Crew:
 
     def command(self, *words: str) -> subprocess.Popen[bytes]:
         return self._start("manage.py", *words)
+
+    def web(self, port: int) -> subprocess.Popen[bytes]:
+        """The web on loopback; it may not be ready yet."""
+        return self._start("-m", "config.server", "--port", str(port))
+
+    def of(self, word: str) -> subprocess.Popen[bytes] | None:
+        """The living process with this word in its command, the youngest of them."""
+        return next((p for p in reversed(self.processes) if p.poll() is None and word in p.args), None)
 
     def dismiss(self) -> None:
         """End every process of ours, with its children, at once."""
