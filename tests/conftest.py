@@ -8,8 +8,10 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
 os.environ.setdefault("EXTRA_APPS", "tests.workload")
 os.environ.setdefault("CALLBACK_ALLOWED_NETWORKS", "127.0.0.0/8")
 embedded.ensure()
-# A broker and cache of their own, so that tests and a running service do not take each other's messages.
+# A broker and cache of their own, one for each process of tests: nobody takes another's messages.
 os.environ.setdefault("REDIS_URL", embedded.redis_url(embedded.layout()).replace("db=0", "db=9"))
+place = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+os.environ["REDIS_URL"] = os.environ["REDIS_URL"].replace("db=9", f"db={9 + place}")
 
 import django  # noqa: E402
 import pgtrigger  # noqa: E402
@@ -17,6 +19,8 @@ import pytest  # noqa: E402
 from django.db.backends.postgresql.operations import DatabaseOperations  # noqa: E402
 
 django.setup()
+# A process of tests that this one starts reads the settings when its own broker is named, not before.
+del os.environ["DJANGO_SETTINGS_MODULE"]
 
 
 def _guards(action: str) -> list[str]:
