@@ -146,6 +146,13 @@ except ValueError as error:
 CALLBACK_SCHEDULE = [timedelta(seconds=float(s)) for s in env.list("CALLBACK_SCHEDULE", default=[])] or [
     timedelta(seconds=s) for s in (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 ]
+# A receiver that failed ten times in a row is probed after these seconds, the last of them again and again; what waited
+# for it for so many days ends as failed. Attempts of ended callbacks are kept for days, too; 0 keeps them for ever.
+CALLBACK_PROBE_SECONDS = [float(s) for s in env.list("CALLBACK_PROBE_SECONDS", default=[])] or [
+    30.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1800.0,
+]  # fmt: skip
+CALLBACK_PAUSE_DAYS = env.int("CALLBACK_PAUSE_DAYS", default=5)
+CALLBACK_ATTEMPT_DAYS = env.int("CALLBACK_ATTEMPT_DAYS", default=30)
 CALLBACK_TIMEOUT_SECONDS = env.float("CALLBACK_TIMEOUT_SECONDS", default=15)
 FETCH_TIMEOUT_SECONDS = env.float("FETCH_TIMEOUT_SECONDS", default=30)  # for what a task's input names by its URL
 

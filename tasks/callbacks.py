@@ -5,23 +5,28 @@ import hashlib
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 import uuid_utils
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from typeid import TypeID
 
 from billing.failpoints import once_committed
-from billing.statements import one
-from tasks import events, queues
+from billing.statements import one, rows
+from tasks import queues
 from tasks.exceptions import NoCallback, TaskNotFinal, TaskNotFound
-from tasks.models import Callback, Task
+from tasks.models import Callback, Receiver, Task
 from tasks.models.deployment import CALLBACKS_QUEUE
+from tasks.models.receiver import ENDPOINT
 from tasks.statuses import FINAL
 
 TRIES = len(settings.CALLBACK_SCHEDULE)
+# Callbacks of which one transaction owes anew: it holds as many tasks.
+BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ def freeze(callback_id: UUID, format_: str) -> None:
 def redeliver(task_id: UUID, *, by: str) -> None:
     """Owe the callback again: same id, same bytes, fresh tries. Raises TaskNotFound, TaskNotFinal or NoCallback.
 
-    A delivery under way loses its lease: what it hears is not recorded, and the receiver hears of it once more.
+    A delivery under way loses its lease: what it hears is logged, and the receiver hears of it once more. A paused
+    receiver is probed with it at once.
     """
     task = Task.objects.select_for_update(no_key=True).only("status").filter(pk=task_id).first()
     if task is None:
@@ -94,15 +100,78 @@ def redeliver(task_id: UUID, *, by: str) -> None:
     callback = Callback.objects.filter(task=task).exclude(body="").only("pk").order_by("-pk").first()
     if callback is None:
         raise NoCallback
-    Callback.objects.filter(pk=callback.pk).update(
-        status=Callback.Status.PENDING,
-        tries_left=TRIES,
-        next_attempt_at=Now(),
-        lease_token=None,
-        lease_expires_at=None,
-        delivered_at=None,
-        last_error=None,
-    )
-    events.record(task_id, "callback.redelivered", actor=by)
+    _owe_again([callback.pk], by=by)
+
+
+def redeliver_many(chosen: QuerySet[Callback], *, since: datetime, by: str) -> int:
+    """Owe each of these callbacks again, as `redeliver` does, batch by batch; returns how many.
+
+    `since` is when this was asked for: whoever asks again with the same moment finishes what was begun, and none is
+    owed twice. Those whose content was deleted are left out.
+    """
+    left = chosen.exclude(body="").filter(Q(redelivered_at=None) | Q(redelivered_at__lt=since)).order_by("pk")
+    after, owed = UUID(int=0), 0
+    while batch := list(left.filter(pk__gt=after).values_list("pk", "task_id")[:BATCH]):
+        owed += _owe_batch_again(dict(batch), since=since, by=by)
+        after = batch[-1][0]
+    return owed
+
+
+@transaction.atomic(durable=True)
+def _owe_batch_again(tasks: dict[UUID, UUID], *, since: datetime, by: str) -> int:
+    """One batch: callbacks and their tasks. Whoever was here first since then has owed them."""
+    list(Task.objects.select_for_update(no_key=True).filter(pk__in=tasks.values()).order_by("pk").values_list("pk"))
+    due = Callback.objects.filter(Q(redelivered_at=None) | Q(redelivered_at__lt=since), pk__in=tasks)
+    return _owe_again(list(due.values_list("pk", flat=True)), by=by)
+
+
+# The tasks are locked. A receiver's row is locked before its callbacks, as when tries are recorded.
+PROBE_WITH = """
+WITH asked AS (
+    SELECT account_id, split_part(url, '?', 1) AS url, (array_agg(id ORDER BY id))[1] AS id
+    FROM tasks_callback WHERE id = ANY (%(ids)s) GROUP BY 1, 2
+), known AS MATERIALIZED (
+    SELECT r.id, a.id AS callback FROM asked a JOIN tasks_receiver r
+        ON r.account_id = a.account_id AND md5(r.url) = md5(a.url) AND r.url = a.url
+    WHERE r.paused_at IS NOT NULL ORDER BY r.account_id, r.url FOR NO KEY UPDATE OF r
+)
+UPDATE tasks_receiver r SET next_probe_at = now(), probe_id = known.callback FROM known WHERE r.id = known.id
+RETURNING r.id
+"""
+OWE_AGAIN = """
+WITH owed AS (
+    UPDATE tasks_callback SET status = 'pending', tries_left = %(tries)s, next_attempt_at = now(),
+        redelivered_at = now(), delivered_at = NULL, last_error = NULL, lease_token = NULL, lease_expires_at = NULL,
+        waits_for_id = NULL, waits_since = NULL
+    WHERE id = ANY (%(ids)s) RETURNING id, task_id
+), told AS (
+    UPDATE tasks_task t SET seq = t.seq + o.changes
+    FROM (SELECT task_id, count(*) AS changes FROM owed GROUP BY task_id) o
+    WHERE t.id = o.task_id RETURNING t.id, t.seq, o.changes
+)
+INSERT INTO tasks_taskevent (task_id, seq, type, data, actor)
+SELECT id, seq - change, 'callback.redelivered', '{}', %(by)s FROM told, generate_series(0, changes - 1) AS change
+RETURNING id
+"""
+
+
+def _owe_again(callback_ids: list[UUID], *, by: str) -> int:
+    rows(PROBE_WITH, {"ids": callback_ids})
+    owed = rows(OWE_AGAIN, {"ids": callback_ids, "tries": TRIES, "by": by})
     once_committed("redeliver.after")
     queues.wake_on_commit(CALLBACKS_QUEUE)
+    return len(owed)
+
+
+def failed_of(receiver: Receiver) -> QuerySet[Callback]:
+    """The callbacks to this URL of this account, whatever its query, that ended as failed."""
+    return Callback.objects.annotate(endpoint=ENDPOINT).filter(
+        account_id=receiver.account_id, endpoint=receiver.url, status=Callback.Status.FAILED
+    )
+
+
+def probe(receiver_id: int) -> bool:
+    """Let a paused receiver be probed at once, with what waits for it; False when it is not paused."""
+    asked = Receiver.objects.filter(pk=receiver_id, paused_at__isnull=False).update(next_probe_at=Now())
+    queues.wake(CALLBACKS_QUEUE)
+    return asked > 0

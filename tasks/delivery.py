@@ -40,11 +40,20 @@ PLACES_A_HOST = 10
 SMALL = 2**16
 ROOM = 12 * 2**20
 ROOM_A_HOST = 2**20
+# Paused receivers of a host are probed beside the ten, so that neither takes the other's places.
+PROBES_A_HOST = 3
+# So many failures in a row pause a receiver: a URL, without its query, of one account.
+FAILURES = 10
+# Rows that wait, or no longer wait, for a receiver move this many at a time.
+BATCH = 2000
+# What is due for paused receivers hides what is behind it; so many batches of it are cleared away before giving up.
+PASSES = 10
 SECONDS = 30
 # While a receiver takes its time, new work is looked for this often.
 LOOK_AGAIN_SECONDS = 0.1
 MOST_PATIENCE = 86_400.0
 
+UNSENT = "The callback could not be sent: an internal error."
 INTERNAL = "What came of the try could not be recorded: an internal error."
 
 DELIVERED, FAILED, PENDING = Callback.Status.DELIVERED, Callback.Status.FAILED, Callback.Status.PENDING
@@ -63,6 +72,8 @@ class Owed:
     tries_left: int
     secret: str
     secret_previous: str
+    # The paused receiver that it probes.
+    probes: int | None = None
 
     @property
     def room(self) -> int:
@@ -87,12 +98,13 @@ class Try:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a try makes of its callback; `delay` is seconds until the next one."""
+    """What a try makes of its callback; `delay` is seconds until the next one, `asked` those the receiver asked for."""
 
     status: str
     tries_left: int
     delay: float | None = None
     last_error: str | None = None
+    asked: float = 0.0
 
 
 def deliver_due() -> None:
@@ -152,21 +164,51 @@ def _turn(tries: Sequence[Try], places: int, room: int) -> list[Owed]:
 
 
 def claim(places: int, *, room: int = ROOM) -> list[Owed]:
-    """Lease due callbacks, at most ten a host; committed when this returns.
+    """Lease due callbacks, at most ten a host, and probes of paused receivers; committed when this returns.
 
     Their bodies take up `room` bytes and one body more at the most, the small ones not counted.
     """
+    leased: list[Owed] = []
+    for _ in range(PASSES):
+        with transaction.atomic(durable=True):
+            rows(load("release_callbacks"), {"batch": BATCH})
+            due, paused = _due(places - len(leased), room - sum(owed.room for owed in leased))
+            leased += due
+            if paused:
+                rows(load("park_callbacks"), {"receivers": list(paused), "batch": BATCH})
+        if not paused or len(leased) >= places:
+            break
+    return leased + _probes(places - len(leased)) if len(leased) < places else leased
+
+
+def _due(places: int, room: int) -> tuple[list[Owed], set[int]]:
+    """What is leased, and the paused receivers that others of the due ones now wait for."""
     params = {
         "token": uuid4(),
-        "lease": settings.CALLBACK_TIMEOUT_SECONDS + settings.LEASE_SECONDS,
+        "lease": _lease(),
         "places": places,
         "a_host": PLACES_A_HOST,
         "small": SMALL,
         "room": room,
         "room_a_host": ROOM_A_HOST,
     }
+    found = rows(load("claim_callbacks"), params)
+    return [Owed(*row[:-1]) for row in found if row[-1] is None], {row[-1] for row in found if row[-1] is not None}
+
+
+def _probes(places: int) -> list[Owed]:
+    """The probes that are leased: one for each paused receiver whose time has come. What else it is owed waits."""
+    params = {"token": uuid4(), "lease": _lease(), "places": places, "a_host": PROBES_A_HOST}
     with transaction.atomic(durable=True):
-        return [Owed(*row) for row in rows(load("claim_callbacks"), params)]
+        probes = [Owed(*row) for row in rows(load("claim_probes"), params)]
+        if probes:
+            rows(load("park_callbacks"), {"receivers": [probe.probes for probe in probes], "batch": BATCH})
+    return probes
+
+
+def _lease() -> float:
+    """Seconds that a try may take, and recording it."""
+    return settings.CALLBACK_TIMEOUT_SECONDS + settings.LEASE_SECONDS  # type: ignore[no-any-return]
 
 
 async def _try(client: net.Client, owed: Owed) -> Try:
@@ -181,7 +223,7 @@ async def _try(client: net.Client, owed: Owed) -> Try:
         error = _storable(str(reason))
     except Exception:
         logger.exception("callback not sent", extra={"callback": str(owed.id)})
-        error = "The callback could not be sent: an internal error."
+        error = UNSENT
     return Try(owed, started_at, round((time.monotonic() - started) * 1000), answer, error)
 
 
@@ -202,7 +244,12 @@ def record(tries: Sequence[Try]) -> int:
 
 
 def _write(tries: Sequence[Try], written: list[dict[str, Any]]) -> int:
-    params = {"tasks": [each.owed.task_id for each in tries], "tries": json.dumps(written)}
+    params = {
+        "tasks": [each.owed.task_id for each in tries],
+        "tries": json.dumps(written),
+        "failures": FAILURES,
+        "pauses": settings.CALLBACK_PROBE_SECONDS,
+    }
     return len(rows(load("record_callbacks"), params))
 
 
@@ -213,6 +260,7 @@ def _row(tried: Try) -> dict[str, Any]:
         "code": answer.status if answer else None,
         "response": _storable(answer.body.decode(errors="replace")) if answer else "",
         "error": tried.error,
+        "tells": tried.error != UNSENT,
         **vars(_judged(tried)),
     }
 
@@ -222,12 +270,14 @@ def _bare_row(tried: Try) -> dict[str, Any]:
     return {
         "id": str(tried.owed.id),
         "token": str(tried.owed.token),
+        "probe": tried.owed.probes is not None,
+        "tells": False,
         "started_at": tried.started_at.isoformat(),
         "duration_ms": 0,
         "code": None,
         "response": "",
         "error": INTERNAL,
-        **vars(_again(_left(tried), INTERNAL)),
+        **vars(_again(tried, INTERNAL)),
     }
 
 
@@ -242,7 +292,7 @@ def _judged(tried: Try) -> Verdict:
         return verdict(tried)
     except Exception:
         logger.exception("a try not judged", extra={"callback": str(tried.owed.id)})
-        return _again(_left(tried), INTERNAL)
+        return _again(tried, INTERNAL)
 
 
 def verdict(tried: Try) -> Verdict:
@@ -254,18 +304,22 @@ def verdict(tried: Try) -> Verdict:
     error = tried.error or _said(status)
     if status == HTTPStatus.GONE:
         return Verdict(FAILED, left, last_error=error)
-    return _again(left, error, asked=patience(tried.answer.retry_after) if tried.answer else 0.0)
+    return _again(tried, error, asked=patience(tried.answer.retry_after) if tried.answer else 0.0)
 
 
 def _left(tried: Try) -> int:
-    return max(tried.owed.tries_left - 1, 0)
+    """The tries left. A probe uses up none: it is made for all that wait, and how long they wait has an end."""
+    return tried.owed.tries_left if tried.owed.probes else max(tried.owed.tries_left - 1, 0)
 
 
-def _again(left: int, error: str, *, asked: float = 0.0) -> Verdict:
+def _again(tried: Try, error: str, *, asked: float = 0.0) -> Verdict:
     """Another try, after the schedule's pause or a longer one that was asked for, while any is left."""
+    left = _left(tried)
+    if tried.owed.probes:
+        return Verdict(PENDING, left, 0.0, error, asked)
     if not left:
-        return Verdict(FAILED, left, last_error=error)
-    return Verdict(PENDING, left, max(_pause(left), asked), error)
+        return Verdict(FAILED, left, last_error=error, asked=asked)
+    return Verdict(PENDING, left, max(_pause(left), asked), error, asked)
 
 
 def _said(status: int | None) -> str:

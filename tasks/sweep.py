@@ -16,6 +16,7 @@ from billing.statements import rows
 from tasks import lifecycle, queues
 from tasks.exceptions import TaskNotFound
 from tasks.models.deployment import CALLBACKS_QUEUE
+from tasks.sql import load
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +44,27 @@ SELECT q.queue, (SELECT count(*) FROM (SELECT 1 FROM tasks_task t
 FROM unnest(%(queues)s::text[]) q(queue)
 """
 DUE_CALLBACKS = """
-SELECT count(*) FROM (SELECT 1 FROM tasks_callback
-    WHERE status = 'pending' AND next_attempt_at <= now() AND (lease_expires_at IS NULL OR lease_expires_at <= now())
-    LIMIT 1) due
+SELECT EXISTS (SELECT FROM tasks_callback
+    WHERE status = 'pending' AND waits_for_id IS NULL AND next_attempt_at <= now()
+        AND (lease_expires_at IS NULL OR lease_expires_at <= now()))
+    OR EXISTS (SELECT FROM waited_receivers() w JOIN tasks_receiver r ON r.id = w
+    WHERE r.paused_at IS NULL OR r.next_probe_at <= now() AND (r.probing_until IS NULL OR r.probing_until <= now()))
+"""
+# Attempts of callbacks that may still be tried stay, however old.
+OLD_ATTEMPTS = """
+DELETE FROM tasks_callbackattempt WHERE id = ANY (ARRAY(
+    SELECT a.id FROM tasks_callbackattempt a JOIN tasks_callback c ON c.id = a.callback_id
+    WHERE a.started_at < now() - make_interval(days => %(days)s) AND c.status <> 'pending'
+    ORDER BY a.started_at LIMIT %(batch)s))
+RETURNING id
+"""
+OLD_RECEIVERS = """
+DELETE FROM tasks_receiver WHERE id = ANY (ARRAY(
+    SELECT r.id FROM tasks_receiver r
+    WHERE r.last_failure_at < now() - make_interval(days => %(days)s)
+        AND NOT EXISTS (SELECT FROM tasks_callback c WHERE c.waits_for_id = r.id)
+    ORDER BY r.last_failure_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED))
+RETURNING id
 """
 
 
@@ -75,7 +94,28 @@ def wake_callbacks() -> int:
     return 0
 
 
-DUTIES: tuple[Callable[[], int], ...] = (end_lost_leases, expire_overdue, top_up_queues, wake_callbacks)
+def end_waits() -> int:
+    """End callbacks that waited too long for a paused receiver, as failed."""
+    _batches(load("end_waits"), days=settings.CALLBACK_PAUSE_DAYS)
+    return 0
+
+
+def forget_attempts() -> int:
+    """Delete old attempts of callbacks that ended, and receivers that have not failed since."""
+    if settings.CALLBACK_ATTEMPT_DAYS:
+        for statement in (OLD_ATTEMPTS, OLD_RECEIVERS):
+            _batches(statement, days=settings.CALLBACK_ATTEMPT_DAYS)
+    return 0
+
+
+DUTIES: tuple[Callable[[], int], ...] = (
+    end_lost_leases,
+    expire_overdue,
+    top_up_queues,
+    wake_callbacks,
+    end_waits,
+    forget_attempts,
+)
 
 
 def once() -> int:
@@ -104,6 +144,12 @@ def for_ever(stopped: Callable[[float], bool]) -> None:
         once()
         if stopped(max(0.05, settings.SWEEP_SECONDS - (time.monotonic() - started))):
             return
+
+
+def _batches(statement: str, **params: object) -> None:
+    """Repeat the statement while its batches come full."""
+    while len(rows(statement, params | {"batch": BATCH})) == BATCH:
+        pass
 
 
 def _all(statement: str, verb: Callable[[UUID], bool], **params: object) -> int:

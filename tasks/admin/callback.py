@@ -1,12 +1,35 @@
+from contextlib import nullcontext
+from typing import Any
+
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.timezone import now
 
+from billing.admin.acts import Act, Acting, Declined, Done
 from billing.admin.screens import Screen, Table, label, link, listing, preformatted, table
+from tasks import callbacks
 from tasks.admin.found import FoundByTask, FoundByTaskOrAccount, HidesContent, task_link
 from tasks.models import Callback, CallbackAttempt
 
 COLOURS = {Callback.Status.DELIVERED: "success", Callback.Status.FAILED: "danger"}
+
+
+class RedeliverThis(Act):
+    name, title, permission, icon = "redeliver", "Redeliver", "tasks.redeliver_callback", "outgoing_mail"
+    note = "Sends it again: the same bytes under the same id, with fresh tries."
+    within = staticmethod(nullcontext)
+
+    def suits(self, row: Callback) -> bool:
+        return row.body != ""
+
+    def facts(self, rows: list[Callback]) -> Table:
+        return table("", rows, ("Callback", str), ("Status", "status"), ("Last error", "last_error"))
+
+    def perform(self, row: Callback, *, by: str, data: dict[str, Any]) -> Done:
+        if not callbacks.redeliver_many(Callback.objects.filter(pk=row.pk), since=now(), by=by):
+            raise Declined("its content was deleted, or somebody has just redelivered it.")
+        return Done("Due again.")
 
 
 def host_of(callback: Callback) -> str:
@@ -15,17 +38,18 @@ def host_of(callback: Callback) -> str:
 
 
 @admin.register(Callback)
-class CallbackScreen(HidesContent, FoundByTaskOrAccount, Screen):
+class CallbackScreen(HidesContent, FoundByTaskOrAccount, Acting, Screen):
     content = ("shown_body",)
     heavy = ("body",)
+    acts = (RedeliverThis(),)
     list_display = ("event", "state", "of_task", "account", "attempt_count", "next_attempt_at", "host")
     list_filter = ("status",)
-    list_select_related = ("account",)
-    linked = ("task", "account")
+    list_select_related = ("account", "waits_for")
+    linked = ("task", "account", "waits_for")
     fields = (
         ("event", "state", "of_task", "of_account"),
         ("url", "format"),
-        ("attempt_count", "tries_left", "next_attempt_at"),
+        ("attempt_count", "tries_left", "next_attempt_at", "of_receiver", "waits_since"),
         ("created_at", "delivered_at", "last_error"),
         "shown_body",
     )
@@ -41,6 +65,10 @@ class CallbackScreen(HidesContent, FoundByTaskOrAccount, Screen):
     @admin.display(description="status")
     def state(self, callback: Callback) -> str:
         return label(callback.status, COLOURS.get(callback.status, ""))
+
+    @admin.display(description="waits for")
+    def of_receiver(self, callback: Callback) -> str:
+        return link("tasks_receiver", callback.waits_for_id, callback.waits_for)
 
     @admin.display(description="host")
     def host(self, callback: Callback) -> str:

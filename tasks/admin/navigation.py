@@ -12,6 +12,7 @@ MENU = [
         ("Events", "timeline", "tasks_taskevent"),
         ("Callbacks", "outgoing_mail", "tasks_callback"),
         ("Callback tries", "sync_alt", "tasks_callbackattempt"),
+        ("Receivers", "dns", "tasks_receiver"),
     ]),
     ("Billing", [
         ("Accounts", "account_balance_wallet", "billing_account"),

@@ -1,7 +1,8 @@
 from tasks.models.callback import Callback, CallbackAttempt
 from tasks.models.deployment import Deployment
 from tasks.models.event import TaskEvent
+from tasks.models.receiver import Receiver
 from tasks.models.run import Run
 from tasks.models.task import Task
 
-__all__ = ["Callback", "CallbackAttempt", "Deployment", "Run", "Task", "TaskEvent"]
+__all__ = ["Callback", "CallbackAttempt", "Deployment", "Receiver", "Run", "Task", "TaskEvent"]

@@ -1,13 +1,14 @@
 from django.db import models
-from django.db.models import F, Func, Q, Value
-from django.db.models.functions import Coalesce, Left, Lower, Now
+from django.db.models import Q
+from django.db.models.functions import MD5, Now
 from uuid_utils.compat import uuid7
 
 from billing.models import Account
+from tasks.models.receiver import ENDPOINT, HOST, Receiver
 from tasks.models.task import Task
 
-# The host and port of a URL: what a receiver's turn goes by. Never null, so that no row is passed over.
-HOST = Coalesce(Left(Lower(Func(F("url"), Value("^[^/]*//([^/?#]*)"), function="substring")), 255), Value(""))
+OPEN = Q(status="pending", waits_for__isnull=True)
+WAITING = Q(waits_for__isnull=False)
 
 
 class Callback(models.Model):
@@ -32,6 +33,16 @@ class Callback(models.Model):
     next_attempt_at = models.DateTimeField(db_default=Now(), null=True)
     lease_token = models.UUIDField(null=True)
     lease_expires_at = models.DateTimeField(null=True)
+    waits_for = models.ForeignKey(
+        Receiver,
+        models.PROTECT,
+        null=True,
+        db_index=False,
+        related_name="waiting",
+        help_text="The paused receiver that it waits for; no try is used up meanwhile.",
+    )
+    waits_since = models.DateTimeField(null=True)
+    redelivered_at = models.DateTimeField(null=True)
     delivered_at = models.DateTimeField(null=True)
     last_error = models.TextField(null=True)
     created_at = models.DateTimeField(db_default=Now())
@@ -39,9 +50,15 @@ class Callback(models.Model):
     class Meta:
         permissions = [("redeliver_callback", "Can redeliver a callback")]
         indexes = [
-            models.Index("next_attempt_at", condition=Q(status="pending"), name="callback_due"),
-            models.Index("host", "next_attempt_at", "id", condition=Q(status="pending"), name="callback_turn"),
+            models.Index("next_attempt_at", condition=OPEN, name="callback_due"),
+            models.Index("host", "next_attempt_at", "id", condition=OPEN, name="callback_turn"),
+            models.Index("account", MD5(ENDPOINT), condition=OPEN, name="callback_receiver"),
+            models.Index("waits_for", "next_attempt_at", "id", condition=WAITING, name="callback_waiting"),
+            models.Index("waits_since", condition=WAITING, name="callback_waits"),
             models.Index("task", name="callback_task"),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(status="pending") | ~WAITING, name="only_owed_callbacks_wait"),
         ]
 
     def __str__(self) -> str:
@@ -62,6 +79,7 @@ class CallbackAttempt(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["callback", "number"], name="attempts_are_numbered")]
+        indexes = [models.Index("started_at", name="attempt_started")]
 
     def __str__(self) -> str:
         return f"attempt {self.number}: {self.status_code or self.error}"

@@ -1,32 +1,77 @@
--- What a batch of tries came to: the rows still leased to us, their attempts, their tasks' seq, and the ends' events, in
--- one statement. Tasks are locked first and in order; a row whose lease went to somebody else stays as it is.
+-- What a batch of tries came to, in one statement: the callbacks still leased to us, every attempt, what it says of the
+-- receivers, the tasks' seq, and the ends' events. Locks are taken in order: tasks, receivers, callbacks. A callback whose
+-- lease went to somebody else stays as it is, but for the number of attempts.
 WITH locked AS MATERIALIZED (
     SELECT id FROM tasks_task WHERE id = ANY (%(tasks)s::uuid[]) ORDER BY id FOR NO KEY UPDATE
 ), result AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(tries)s::json) AS r(id uuid, token uuid, status text, tries_left int, delay float8,
-        last_error text, started_at timestamptz, duration_ms int, code int, response text, error text)
+    SELECT * FROM json_to_recordset(%(tries)s::json) AS r(id uuid, token uuid, probe boolean, tells boolean, asked float8,
+        status text, tries_left int, delay float8, last_error text, started_at timestamptz, duration_ms int, code int,
+        response text, error text)
+), heard AS MATERIALIZED (
+    SELECT c.account_id, split_part(c.url, '?', 1) AS url, bool_or(r.status = 'delivered') AS works, count(*) AS failures,
+        count(*) FILTER (WHERE r.probe) AS probes, max(r.asked) AS asked, max(r.last_error) AS last_error
+    FROM result r JOIN tasks_callback c ON c.id = r.id JOIN locked ON locked.id = c.task_id WHERE r.tells GROUP BY 1, 2
+), known AS MATERIALIZED (
+    SELECT r.id, r.account_id, r.url, h.works FROM heard h JOIN tasks_receiver r
+        ON r.account_id = h.account_id AND md5(r.url) = md5(h.url) AND r.url = h.url
+    WHERE NOT h.works OR r.failures > 0 ORDER BY r.account_id, r.url FOR NO KEY UPDATE OF r
+), recovered AS (
+    UPDATE tasks_receiver r SET failures = 0, recovered_at = now(), paused_at = NULL, probes = 0, next_probe_at = NULL,
+        probing_until = NULL, probe_id = NULL
+    FROM known WHERE r.id = known.id AND known.works
+), failing AS (
+    INSERT INTO tasks_receiver AS r (account_id, url, failures, last_error, last_failure_at, probes, paused_at, next_probe_at)
+    SELECT account_id, url, failures, last_error, now(), 0, CASE WHEN failures >= %(failures)s THEN now() END,
+        CASE WHEN failures >= %(failures)s THEN now() + make_interval(secs => greatest(asked, (%(pauses)s::float8[])[1])) END
+    FROM heard CROSS JOIN (SELECT count(*) FROM known) first WHERE NOT works ORDER BY account_id, url
+    ON CONFLICT (account_id, md5(url)) DO UPDATE
+    SET (failures, last_error, last_failure_at, probes, paused_at, next_probe_at, probing_until) = (
+        SELECT r.failures + h.failures, h.last_error, now(), r.probes + h.probes,
+            CASE WHEN r.failures + h.failures >= %(failures)s THEN coalesce(r.paused_at, now()) END,
+            CASE WHEN r.failures + h.failures < %(failures)s THEN NULL
+                WHEN r.paused_at IS NOT NULL AND h.probes = 0 THEN r.next_probe_at
+                ELSE now() + make_interval(secs => greatest(h.asked,
+                    (%(pauses)s::float8[])[least(r.probes + h.probes + 1, cardinality(%(pauses)s::float8[]))])) END,
+            CASE WHEN h.probes = 0 THEN r.probing_until END
+        FROM heard h WHERE h.account_id = r.account_id AND h.url = r.url)
+    RETURNING r.id, r.account_id, r.url, r.paused_at
+), held AS MATERIALIZED (
+    SELECT c.id, c.task_id, c.account_id, c.url, c.attempt_count, c.lease_token
+    FROM tasks_callback c JOIN locked ON locked.id = c.task_id CROSS JOIN (SELECT count(*) FROM failing) first
+    WHERE c.id = ANY (ARRAY(SELECT id FROM result)) FOR NO KEY UPDATE OF c
+), tried AS MATERIALIZED (
+    SELECT r.*, h.task_id, coalesce(h.lease_token = r.token, false) AS ours, p.id AS paused,
+        h.attempt_count + row_number() OVER (PARTITION BY r.id ORDER BY r.started_at) AS number
+    FROM result r JOIN held h USING (id) LEFT JOIN failing p
+        ON p.account_id = h.account_id AND p.url = split_part(h.url, '?', 1) AND p.paused_at IS NOT NULL
+), counted AS (
+    UPDATE tasks_callback c SET attempt_count = t.number
+    FROM (SELECT id, max(number) AS number FROM tried GROUP BY id HAVING NOT bool_or(ours)) t WHERE c.id = t.id
 ), moved AS (
-    UPDATE tasks_callback c SET status = r.status, attempt_count = c.attempt_count + 1, tries_left = r.tries_left,
-        next_attempt_at = CASE WHEN r.status = 'pending' THEN now() + make_interval(secs => r.delay) END,
-        delivered_at = CASE WHEN r.status = 'delivered' THEN now() END, last_error = r.last_error,
+    UPDATE tasks_callback c SET status = t.status, tries_left = t.tries_left, last_error = t.last_error,
+        attempt_count = (SELECT max(number) FROM tried WHERE id = t.id),
+        next_attempt_at = CASE WHEN t.status = 'pending' THEN
+            now() + make_interval(secs => CASE WHEN t.paused IS NULL THEN t.delay ELSE 0 END) END,
+        delivered_at = CASE WHEN t.status = 'delivered' THEN now() END,
+        waits_for_id = CASE WHEN t.status = 'pending' THEN coalesce(t.paused, c.waits_for_id) END,
+        waits_since = CASE WHEN t.status = 'pending' THEN
+            coalesce(c.waits_since, CASE WHEN t.paused IS NOT NULL THEN now() END) END,
         lease_token = NULL, lease_expires_at = NULL
-    FROM result r, locked
-    WHERE c.id = r.id AND c.lease_token = r.token AND c.task_id = locked.id
-    RETURNING c.id, c.task_id, c.attempt_count, r.status, r.last_error, r.started_at, r.duration_ms, r.code, r.response,
-        r.error
+    FROM tried t WHERE c.id = t.id AND t.ours
 ), attempt AS (
     INSERT INTO tasks_callbackattempt (callback_id, number, started_at, duration_ms, status_code, response, error)
-    SELECT id, attempt_count, started_at, duration_ms, code, response, error FROM moved
+    SELECT id, number, started_at, duration_ms, code, response, error FROM tried
 ), told AS (
     UPDATE tasks_task t SET seq = t.seq + m.changes
-    FROM (SELECT task_id, count(*) AS changes, array_agg(status ORDER BY id) AS statuses,
+    FROM (SELECT task_id, count(*) AS changes, array_agg(CASE WHEN ours THEN status END ORDER BY id, number) AS statuses,
             array_agg(jsonb_strip_nulls(jsonb_build_object(
-                'attempt_count', attempt_count, 'status_code', code, 'error', last_error)) ORDER BY id) AS data
-        FROM moved GROUP BY task_id) m
+                'attempt_count', number, 'status_code', code, 'error', last_error)) ORDER BY id, number) AS data
+        FROM tried GROUP BY task_id) m
     WHERE t.id = m.task_id RETURNING t.id, t.seq - m.changes AS seq, m.statuses, m.data
 ), event AS (
     INSERT INTO tasks_taskevent (task_id, seq, type, data, actor)
     SELECT told.id, told.seq + e.place, 'callback.' || e.status, e.data, 'system'
-    FROM told, unnest(told.statuses, told.data) WITH ORDINALITY AS e(status, data, place) WHERE e.status <> 'pending'
+    FROM told, unnest(told.statuses, told.data) WITH ORDINALITY AS e(status, data, place)
+    WHERE e.status IN ('delivered', 'failed')
 )
-SELECT id FROM moved
+SELECT id FROM tried WHERE ours

@@ -6,13 +6,13 @@ from django.utils import timezone
 
 from billing.models import ApiKey, Charge, Price, RateCard, Transfer, UsageLine
 from tasks import lifecycle
-from tasks.models import Callback, CallbackAttempt, Deployment, Run, Task, TaskEvent
+from tasks.models import Callback, CallbackAttempt, Deployment, Receiver, Run, Task, TaskEvent
 from tasks.statuses import ErrorCode
 from tests.builders import account, claim, deployment, key, submit
 
 CANARY = '<script>alert("canary")</script>'
 SECRET_INPUT, SECRET_OUTPUT, SECRET_TEXT = "what-they-asked", "what-they-got", "what-was-streamed"
-OF_TASKS = (Task, Run, TaskEvent, Callback, CallbackAttempt, Deployment)
+OF_TASKS = (Task, Run, TaskEvent, Callback, CallbackAttempt, Receiver, Deployment)
 EVERY = (*OF_TASKS, ApiKey, RateCard, Price, UsageLine, Transfer, Charge)
 
 
@@ -57,6 +57,15 @@ def _succeeded(owner, to) -> Task:
         response=f"answer {CANARY}",
         error=f"error {CANARY}",
     )
+    Receiver.objects.create(
+        account=owner,
+        url=callback.url,
+        failures=12,
+        last_error=CANARY,
+        last_failure_at=timezone.now(),
+        paused_at=timezone.now(),
+        next_probe_at=timezone.now(),
+    )
     return task
 
 
@@ -77,3 +86,4 @@ def crowd(size: int) -> None:
         CallbackAttempt.objects.create(
             callback=task.callbacks.get(), number=1, started_at=timezone.now(), duration_ms=1, status_code=200
         )
+        Receiver.objects.create(account=owner, url="https://example.com/", last_failure_at=timezone.now())

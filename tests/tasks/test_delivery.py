@@ -409,7 +409,7 @@ def test_two_deliverers_deliver_each_once():
 def test_records_and_other_writers_of_the_same_tasks_take_turns():
     of, to = account("100"), deployment()
     with Receiver([500]) as receiver:
-        owing = [owed(receiver.url, of=of, to=to) for _ in range(10)]
+        owing = [owed(f"{receiver.url}/{number}", of=of, to=to) for number in range(10)]
         before = {callback.task_id: shown(callback)["seq"] for callback in owing}
 
         def write():
@@ -450,7 +450,7 @@ def test_a_deliverer_killed_before_it_recorded_is_made_up_for():
     assert (callback.status, callback.attempt_count) == ("delivered", 1)
 
 
-def test_a_result_whose_lease_went_to_somebody_else_is_not_written():
+def test_a_result_whose_lease_went_to_somebody_else_is_an_attempt_and_no_more():
     callback = owed("http://127.0.0.1:9/")
     (lost,) = delivery.claim(10)
     Callback.objects.update(lease_expires_at=now())
@@ -458,12 +458,31 @@ def test_a_result_whose_lease_went_to_somebody_else_is_not_written():
     seq = shown(callback)["seq"]
     answered = partial(delivery.Try, started_at=now(), duration_ms=1)
 
-    assert delivery.record([answered(lost, answer=net.Answer(200, b""))]) == 0
-    assert shown(callback)["seq"] == seq
-    assert attempts(callback) == []
+    assert delivery.record([answered(lost, answer=net.Answer(410, b""))]) == 0
+    callback.refresh_from_db()
+    assert (callback.status, callback.attempt_count, callback.lease_token) == ("pending", 1, held.token)
+    assert shown(callback)["seq"] == seq + 1
     assert delivery.record([answered(held, answer=net.Answer(200, b""))]) == 1
     assert delivery.record([answered(held, answer=net.Answer(500, b""))]) == 0
+    assert attempts(callback) == [(1, 410, None), (2, 200, None), (3, 500, None)]
     assert [type_ for type_, _ in told(callback)] == ["callback.delivered"]
+    assert shown(callback)["callback"]["status"] == "delivered"
+
+
+def test_two_tries_of_one_callback_in_one_batch_are_both_logged_and_the_lease_decides():
+    callback = owed("http://127.0.0.1:9/")
+    (lost,) = delivery.claim(10)
+    callbacks.redeliver(callback.task_id, by="operator:ann")
+    (held,) = delivery.claim(10)
+    seq, earlier = shown(callback)["seq"], now()
+    tries = [delivery.Try(held, now(), 1, OK), delivery.Try(lost, earlier, 1, net.Answer(503, b""))]
+
+    assert delivery.record(tries) == 1
+
+    callback.refresh_from_db()
+    assert (callback.status, callback.attempt_count) == ("delivered", 2)
+    assert attempts(callback) == [(1, 503, None), (2, 200, None)]
+    assert shown(callback)["seq"] == TaskEvent.objects.get(type="callback.delivered").seq == seq + 2
 
 
 def test_two_callbacks_of_one_task_end_in_one_batch():
@@ -732,7 +751,8 @@ def test_redelivery_beats_a_delivery_under_way():
         delivery.deliver_due()
 
     callback.refresh_from_db()
-    assert (callback.status, callback.attempt_count) == ("delivered", 1)
+    assert (callback.status, callback.attempt_count) == ("delivered", 2)
+    assert attempts(callback) == [(1, 410, None), (2, 200, None)]
 
 
 def test_a_long_shift_ends_and_calls_the_next_deliverer(monkeypatch, woken):
