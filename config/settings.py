@@ -154,6 +154,10 @@ CALLBACK_PROBE_SECONDS = [float(s) for s in env.list("CALLBACK_PROBE_SECONDS", d
 CALLBACK_PAUSE_DAYS = env.int("CALLBACK_PAUSE_DAYS", default=5)
 CALLBACK_ATTEMPT_DAYS = env.int("CALLBACK_ATTEMPT_DAYS", default=30)
 CALLBACK_TIMEOUT_SECONDS = env.float("CALLBACK_TIMEOUT_SECONDS", default=15)
+ARTIFACT_SECONDS = env.float("ARTIFACT_SECONDS", default=7 * 86_400)  # that a file is kept
+ARTIFACT_LINK_SECONDS = env.float("ARTIFACT_LINK_SECONDS", default=300)  # that a link to it is good for
+ARTIFACT_STORE_SECONDS = env.float("ARTIFACT_STORE_SECONDS", default=60)  # that a run may take to store its files
+ARTIFACT_BYTES = env.int("ARTIFACT_BYTES", default=64 * 2**20)  # that the files of a task have at most, together
 FETCH_TIMEOUT_SECONDS = env.float("FETCH_TIMEOUT_SECONDS", default=30)  # for what a task's input names by its URL
 
 ENABLE_TEST_CAPABILITIES = env.bool("ENABLE_TEST_CAPABILITIES", default=DEBUG)
@@ -173,6 +177,18 @@ WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    # What tasks make. Web, workers and sweepers must all reach it: on several machines, name a storage they share.
+    "artifacts": {
+        "BACKEND": env.str("ARTIFACT_STORAGE", default="django.core.files.storage.FileSystemStorage"),
+        "OPTIONS": env.json(
+            "ARTIFACT_STORAGE_OPTIONS",
+            default={
+                "location": str(EMBEDDED.data / "artifacts"),
+                "file_permissions_mode": 0o600,
+                "directory_permissions_mode": 0o700,
+            },
+        ),
+    },
 }
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}

@@ -8,6 +8,7 @@ LeaseLost when it was refused. Locks that wait are taken in one order: task, the
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -24,7 +25,7 @@ from billing.exceptions import KeyReused, NothingCharged
 from billing.failpoints import here, once_committed
 from billing.models import Charge, Transfer, UsageLine
 from billing.statements import one
-from tasks import callbacks, events, queues
+from tasks import artifacts, callbacks, events, queues
 from tasks.exceptions import IllegalMove, LeaseLost, TaskNotFound
 from tasks.models.fields import dumps
 from tasks.models.task import NO_PROGRESS
@@ -146,9 +147,11 @@ def succeed(
     usage: dict[str, Decimal],
     warnings: list[dict[str, Any]],
     estimated: frozenset[str] = frozenset(),
+    files: Sequence[artifacts.Made] = (),
 ) -> None:
-    """End the run well: lines, capture, release, final status, event and callback, or LeaseLost and nothing."""
+    """End the run well: lines, capture, release, artifacts, status, event and callback, or LeaseLost and nothing."""
     task = _locked_by(claimed)
+    artifacts.record(claimed.token, files)
     bill = _bill(task, usage, task.rates, estimated=estimated)
     if bill.cut:
         warnings = [*warnings, USAGE_EXCEEDS_QUOTE]

@@ -8,17 +8,18 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import Any
 
 from billiard.common import terminate_handler_fired
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 from structlog.contextvars import bound_contextvars
 
 from billing.failpoints import here
-from tasks import capabilities, lifecycle
+from tasks import artifacts, capabilities, lifecycle
 from tasks.capabilities import CapabilityError, Result
 from tasks.exceptions import Invalid, LeaseLost
 from tasks.identifiers import public_id
@@ -48,25 +49,29 @@ def run_next(queue: str) -> bool:
 
 def _run(claimed: Claim) -> None:
     logger.info("started")
-    resolution = _work(claimed)
-    here("work.before_resolve")
-    try:
-        _repeat_until_answered(resolution)
-    except Exception:
-        logger.exception("a resolution was refused")
-        _repeat_until_answered(
-            partial(lifecycle.fail, claimed, code=ErrorCode.INTERNAL_ERROR, message="The result could not be stored.")
-        )
-    here("resolve.after")
+    with ExitStack() as afterwards:
+        resolution = _work(claimed, afterwards)
+        here("work.before_resolve")
+        try:
+            _repeat_until_answered(resolution)
+        except Exception:
+            logger.exception("a resolution was refused")
+            _repeat_until_answered(
+                partial(lifecycle.fail, claimed, code=ErrorCode.INTERNAL_ERROR, message="The result was not stored.")
+            )
+        here("resolve.after")
     logger.info("ended")
 
 
-def _work(claimed: Claim) -> Callable[[], None]:
+def _work(claimed: Claim, afterwards: ExitStack) -> Callable[[], None]:
     """Do the work; answer with the verb that tells how it ended."""
     watch = Watch(partial(lifecycle.renew, claimed.token), timeout=_seconds(claimed))
     try:
-        result = watch(_call, claimed)
-        return partial(lifecycle.succeed, claimed, **_checked(claimed, result))
+        result = _checked(claimed, watch(_call, claimed))
+        if result["files"]:
+            afterwards.callback(_leave_no_files, claimed)
+            return _stored(claimed, result)
+        return partial(lifecycle.succeed, claimed, **result)
     except Interrupted as interrupted:
         connection.close()
         if interrupted.why == "lost":
@@ -84,6 +89,42 @@ def _work(claimed: Claim) -> Callable[[], None]:
     except Exception as error:
         connection.close()
         return _crashed(claimed, error)
+
+
+def _stored(claimed: Claim, result: dict[str, Any]) -> Callable[[], None]:
+    """Store the result's files, with a heartbeat beside; the verb that makes them artifacts, or says why not."""
+    _until_answered(partial(artifacts.announce, claimed.token, result["files"]))
+    watch = Watch(partial(lifecycle.renew, claimed.token), timeout=settings.ARTIFACT_STORE_SECONDS)
+    try:
+        watch(artifacts.store, result["files"])
+    except Interrupted as interrupted:
+        connection.close()
+        if interrupted.why == "lost":
+            raise LeaseLost from interrupted
+        return _not_stored(claimed)
+    except Exception:
+        logger.exception("the files could not be stored")
+        return _not_stored(claimed)
+    return partial(lifecycle.succeed, claimed, **result)
+
+
+def _not_stored(claimed: Claim) -> Callable[[], None]:
+    return partial(
+        lifecycle.retry,
+        claimed,
+        code=ErrorCode.INTERNAL_ERROR,
+        message="The files could not be stored.",
+        resolved=Resolved.RESOURCE_UNAVAILABLE,
+    )
+
+
+def _leave_no_files(claimed: Claim) -> None:
+    """Delete what was stored for a result that nobody took; what cannot be deleted now the sweeper deletes."""
+    try:
+        artifacts.discard(claimed.token)
+    except Exception:
+        logger.warning("files stay for the sweeper", exc_info=True)
+        connection.close()
 
 
 def _given_back(claimed: Claim) -> Callable[[], None]:
@@ -184,6 +225,7 @@ def _checked(claimed: Claim, result: Result) -> dict[str, Any]:
         "usage": exact(result.usage),
         "warnings": [_warning(warning) for warning in result.warnings],
         "estimated": frozenset(result.estimated),
+        "files": artifacts.check(result.artifacts, folder=f"{claimed.task_id}/{claimed.attempt}/{claimed.token}"),
     }
 
 
@@ -234,13 +276,19 @@ def _seconds(claimed: Claim) -> float:
     return max(0.0, min(claimed.timeout, claimed.time_left.total_seconds()))
 
 
-def _repeat_until_answered(resolve: Callable[[], Any], *, pause: float = 0.5) -> None:
+def _repeat_until_answered(resolve: Callable[[], Any]) -> None:
+    """Resolve the run, unless someone else has."""
+    try:
+        _until_answered(resolve)
+    except LeaseLost:
+        logger.info("too late: the run had been resolved by someone else")
+
+
+def _until_answered(say: Callable[[], Any], *, pause: float = 0.5) -> None:
     """Say it until the database has accepted or refused it: a result is not lost to an outage."""
     while True:
         try:
-            resolve()
-        except LeaseLost:
-            logger.info("too late: the run had been resolved by someone else")
+            say()
         except AWAY:
             logger.warning("the database is away; saying it again")
             connection.close()

@@ -4,6 +4,7 @@ It needs PostgreSQL alone; a dead broker costs it a warning.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from uuid import UUID
@@ -13,7 +14,7 @@ from django.db import connection
 
 from billing.failpoints import here
 from billing.statements import rows
-from tasks import lifecycle, queues
+from tasks import artifacts, lifecycle, queues
 from tasks.exceptions import TaskNotFound
 from tasks.models.deployment import CALLBACKS_QUEUE
 from tasks.sql import load
@@ -139,10 +140,26 @@ def _be_impatient() -> int:
 
 def for_ever(stopped: Callable[[float], bool]) -> None:
     """Sweep every tick until `stopped(seconds)`, which waits, says so."""
+    beside = threading.Thread(target=_delete_files, args=(stopped,), daemon=True)
+    beside.start()
     while True:
         started = time.monotonic()
         once()
         if stopped(max(0.05, settings.SWEEP_SECONDS - (time.monotonic() - started))):
+            break
+    beside.join(1)
+
+
+def _delete_files(stopped: Callable[[float], bool]) -> None:
+    """Delete files that are not needed any more, beside the duties: a storage may hang, a task's end may not."""
+    while True:
+        for duty in (artifacts.delete_expired, artifacts.delete_abandoned):
+            try:
+                duty(BATCH)
+            except Exception:
+                logger.exception("%s failed", duty.__name__)
+        connection.close()
+        if stopped(settings.SWEEP_SECONDS):
             return
 
 

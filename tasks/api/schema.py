@@ -9,7 +9,7 @@ from rest_framework import serializers
 from billing.models import Charge, UsageLine
 from billing.pricing import METERS
 from tasks.identifiers import public_id
-from tasks.models import Callback, Task
+from tasks.models import Artifact, Callback, Task
 from tasks.statuses import FINAL, ErrorCode, Status
 
 USD_PLACES = Decimal("0.0000001")
@@ -98,6 +98,20 @@ class LinksSerializer(serializers.Serializer):
     rerun = serializers.CharField(allow_null=True)
 
 
+class ArtifactSerializer(serializers.Serializer):
+    """A file that the task made: `url` leads to a link, until it expires."""
+
+    name = serializers.CharField()
+    content_type = serializers.CharField()
+    size = serializers.IntegerField(min_value=0)
+    sha256 = serializers.CharField()
+    url = serializers.SerializerMethodField()
+    expires_at = TimestampField()
+
+    def get_url(self, artifact: Artifact) -> str:
+        return f"/v1/tasks/{public_id(artifact.task_id)}/artifacts/{artifact.name}"
+
+
 class TaskSerializer(serializers.Serializer):
     """The task object, every key always there."""
 
@@ -133,7 +147,7 @@ class TaskSerializer(serializers.Serializer):
     rerun_of = serializers.CharField(allow_null=True)
     cancel_reason = serializers.CharField(allow_null=True)
     content_deleted_at = TimestampField(allow_null=True)
-    artifacts = serializers.ListField(child=serializers.DictField())
+    artifacts = ArtifactSerializer(many=True)
 
     def to_representation(self, task: Task) -> dict[str, Any]:
         return super().to_representation(_view(task))
@@ -193,7 +207,7 @@ def _view(task: Task) -> dict[str, Any]:
         },
         "depends_on": [public_id(other) for other in task.depends_on],
         "rerun_of": public_id(task.rerun_of_id) if task.rerun_of_id else None,
-        "artifacts": [],
+        "artifacts": Artifact.objects.filter(task_id=task.pk).order_by("pk"),
     }
 
 

@@ -2,9 +2,15 @@ from django.urls import include, path, re_path
 from rest_framework.routers import SimpleRouter
 
 from tasks.api import errors
+from tasks.api.artifacts import ArtifactView, DownloadView
 from tasks.api.views import TaskViewSet
 
 router = SimpleRouter(trailing_slash=False)
 router.register("tasks", TaskViewSet, basename="task")
 
-urlpatterns = [path("", include(router.urls)), re_path("", errors.not_found)]
+urlpatterns = [
+    path("tasks/<str:task_id>/artifacts/<str:name>", ArtifactView.as_view()),
+    path("artifacts/<str:signed>", DownloadView.as_view(), name="download"),
+    path("", include(router.urls)),
+    re_path("", errors.not_found),
+]

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from django.utils.module_loading import autodiscover_modules
 from rest_framework.serializers import Serializer
@@ -27,13 +28,26 @@ Usage = Mapping[str, int | Decimal]
 
 
 @dataclass(frozen=True)
+class File:
+    """A file that a run made: bytes, the path of a file, or a binary file that can be sought in.
+
+    The name is 1 to 100 of `A-Z a-z 0-9 . _ -`, beginning with a letter or digit, and unique within its task.
+    """
+
+    name: str
+    content: bytes | Path | BinaryIO
+    content_type: str = "application/octet-stream"
+
+
+@dataclass(frozen=True)
 class Result:
-    """What a run made: JSON for the output, what it used per meter, and warnings (`code`, `message`, `field`)."""
+    """What a run made: JSON for the output, what it used per meter, warnings (`code`, `message`, `field`) and files."""
 
     output: Any
     usage: Usage = field(default_factory=dict)
     warnings: Iterable[Mapping[str, str | None]] = ()
     estimated: frozenset[str] = frozenset()
+    artifacts: Iterable[File] = ()
 
 
 class CapabilityError(Exception):

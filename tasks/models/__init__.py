@@ -1,3 +1,4 @@
+from tasks.models.artifact import Artifact, Upload
 from tasks.models.callback import Callback, CallbackAttempt
 from tasks.models.deployment import Deployment
 from tasks.models.event import TaskEvent
@@ -5,4 +6,6 @@ from tasks.models.receiver import Receiver
 from tasks.models.run import Run
 from tasks.models.task import Task
 
-__all__ = ["Callback", "CallbackAttempt", "Deployment", "Receiver", "Run", "Task", "TaskEvent"]
+__all__ = [
+    "Artifact", "Callback", "CallbackAttempt", "Deployment", "Receiver", "Run", "Task", "TaskEvent", "Upload",
+]  # fmt: skip

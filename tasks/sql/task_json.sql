@@ -114,7 +114,10 @@ BEGIN
         typeid('task', t.rerun_of_id) AS rerun_of,
         t.cancel_reason,
         rfc3339(t.content_deleted_at) AS content_deleted_at,
-        '[]'::json AS artifacts) o), 2);
+        CASE WHEN t.status = 'succeeded' THEN coalesce((SELECT json_agg(f ORDER BY id) FROM (SELECT
+            a.id, (SELECT row_to_json(file) FROM (SELECT a.name, a.content_type, a.size, a.sha256,
+                '/v1/tasks/' || typeid('task', wanted) || '/artifacts/' || a.name AS url, rfc3339(a.expires_at) AS expires_at) file) AS f
+            FROM tasks_artifact a WHERE a.task_id = wanted) AS files(id, f)), '[]'::json) ELSE '[]'::json END AS artifacts) o), 2);
 END $$;
 
 -- The same inside the statement that writes: VOLATILE, so it sees the rows of the statement that calls it.

@@ -6,11 +6,12 @@ import signal
 import sys
 import time
 from decimal import Decimal
+from pathlib import Path
 
 from rest_framework import serializers
 
 from billing.pricing import METERS
-from tasks.capabilities import CapabilityError, Result, capability
+from tasks.capabilities import CapabilityError, File, Result, capability
 
 
 class WorkInput(serializers.Serializer):
@@ -27,6 +28,7 @@ class WorkInput(serializers.Serializer):
     bound = serializers.DictField(default=None, allow_null=True)
     text = serializers.CharField(default="", allow_blank=True)
     witness = serializers.CharField(default="", allow_blank=True)
+    files = serializers.DictField(default=dict, help_text="Names and texts.")
 
 
 ODD = {
@@ -46,6 +48,21 @@ ODD = {
     "NaN used": Result(None, {"characters": Decimal("NaN")}),
     "infinity used": Result(None, {"characters": float("inf")}),
     "less than nothing used": Result(None, {"characters": -1}),
+    "no file": Result(None, artifacts=["a.txt"]),
+    "a name that leads up": Result(None, artifacts=[File("../a.txt", b"x")]),
+    "a hidden name": Result(None, artifacts=[File(".a", b"x")]),
+    "a name of another line": Result(None, artifacts=[File("a\n", b"x")]),
+    "no name": Result(None, artifacts=[File("", b"x")]),
+    "a long name": Result(None, artifacts=[File("a" * 101, b"x")]),
+    "one name twice": Result(None, artifacts=[File("a", b"x"), File("a", b"y")]),
+    "a header for a type": Result(None, artifacts=[File("a", b"x", "text/html\r\nX: y")]),
+    "no type": Result(None, artifacts=[File("a", b"x", "html")]),
+    "no content": Result(None, artifacts=[File("a", None)]),
+    "text for content": Result(None, artifacts=[File("a", "x")]),
+    "a file that is not there": Result(None, artifacts=[File("a", Path("/nonexistent"))]),
+    "a folder": Result(None, artifacts=[File("a", Path("/"))]),
+    "too many files": Result(None, artifacts=[File(f"a{n}", b"") for n in range(101)]),
+    "too large a file": Result(None, artifacts=[File("a", Path("/dev/zero"))]),
     "more than there is used": Result(None, {"characters": 10**18}),
     "words used": Result(None, {"characters": "many"}),
 }
@@ -70,7 +87,8 @@ class Work:
             return ODD[input["output"]]
         if input["attempts"] is None or context.attempt <= input["attempts"]:
             getattr(self, input["how"].replace("return", "ret"))(input)
-        return Result(input["output"], input["usage"])
+        files = [File(name, text.encode(), "text/plain; charset=utf-8") for name, text in input["files"].items()]
+        return Result(input["output"], input["usage"], artifacts=files)
 
     def ret(self, input):
         time.sleep(input["seconds"])
