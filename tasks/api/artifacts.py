@@ -159,14 +159,22 @@ def _body(request: Request, artifact: Artifact, first: int, last: int) -> HttpRe
     except OSError as error:
         logger.exception("the file of an artifact cannot be read")
         raise FileUnavailable from error
-    return StreamingHttpResponse(_pieces(file, last - first + 1))
+    return StreamingHttpResponse(_Pieces(file, last - first + 1))
 
 
-def _pieces(file: BinaryIO, left: int) -> Iterator[bytes]:
-    with file:
-        while left and (piece := file.read(min(READ, left))):
-            left -= len(piece)
+class _Pieces:
+    """So many bytes of an open file, a few at a time; whoever sends them closes it, sent or not."""
+
+    def __init__(self, file: BinaryIO, left: int) -> None:
+        self.file, self.left = file, left
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self.left and (piece := self.file.read(min(READ, self.left))):
+            self.left -= len(piece)
             yield piece
+
+    def close(self) -> None:
+        self.file.close()
 
 
 def _with_headers(response: HttpResponseBase, artifact: Artifact) -> HttpResponseBase:
