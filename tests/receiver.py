@@ -34,7 +34,8 @@ class Received:
 class Receiver:
     """`with Receiver(answers=[500, 500, 200]) as receiver`: the last answer is given from then on.
 
-    `requests` holds what came, `connections` counts who connected, `on_request` is called before the answer.
+    `requests` holds what came, `connections` counts who connected, `most_at_once` how many were answered at a time;
+    `on_request` is called before the answer.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Receiver:
         self.answers = [Reply(answer) if isinstance(answer, int) else answer for answer in answers]
         self.requests: list[Received] = []
         self.connections = 0
+        self.most_at_once = self._at_once = 0
         self.on_request = on_request
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -81,9 +83,14 @@ class Receiver:
         with self._lock:
             reply = self.answers[min(len(self.requests), len(self.answers) - 1)]
             self.requests.append(received)
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
         if self.on_request:
             self.on_request(received)
-        if not self._closing.wait(reply.delay) if reply.delay else True:
+        over = self._closing.wait(reply.delay) if reply.delay else False
+        with self._lock:
+            self._at_once -= 1
+        if not over:
             self._send(handler, reply)
 
     def _send(self, handler: BaseHTTPRequestHandler, reply: Reply) -> None:

@@ -31,6 +31,7 @@ def environment(**more: str) -> dict[str, str]:
     """What a process needs to work on the test's database and broker, with short times."""
     return {
         **os.environ,
+        "DJANGO_SETTINGS_MODULE": "config.settings",
         "DATABASE_URL": database_url(),
         "SECRET_KEY": settings.SECRET_KEY,
         "ENCRYPTION_KEYS": ",".join(settings.ENCRYPTION_KEYS),
@@ -106,6 +107,14 @@ class Crew:
             )
         self.processes.append(process)
         return process
+
+
+def deliverer(**more: str) -> subprocess.Popen[bytes]:
+    """A process of its own that delivers what is due, and ends."""
+    deliver = "import django; django.setup(); from tasks import jobs; jobs.deliver_due()"
+    return subprocess.Popen(
+        [sys.executable, "-c", deliver], cwd=settings.BASE_DIR, env=environment(**more), start_new_session=True
+    )
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

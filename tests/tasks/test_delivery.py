@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -12,7 +10,6 @@ from functools import partial
 from uuid import uuid4
 
 import pytest
-from django.conf import settings as installed
 from django.db import OperationalError, connection, transaction
 from django.utils.timezone import now
 from standardwebhooks import Webhook
@@ -23,7 +20,7 @@ from tasks import callbacks, delivery, events, jobs, net, queues, sweep
 from tasks.models import Callback, CallbackAttempt, Task, TaskEvent
 from tasks.statuses import Status
 from tests.builders import account, deployment, task_that_is
-from tests.faults.processes import environment, kill_group, until
+from tests.faults.processes import deliverer, kill_group, until
 from tests.receiver import RawServer, Receiver, Reply
 from tests.workload.threads import together
 
@@ -427,12 +424,7 @@ def test_records_and_other_writers_of_the_same_tasks_take_turns():
 def test_a_deliverer_killed_before_it_recorded_is_made_up_for():
     with Receiver([Reply(delay=30), 200]) as receiver:
         callback = owed(receiver.url)
-        killed = subprocess.Popen(
-            [sys.executable, "-c", "import django; django.setup(); from tasks import jobs; jobs.deliver_due()"],
-            cwd=installed.BASE_DIR,
-            env=environment(),
-            start_new_session=True,
-        )
+        killed = deliverer()
         until(lambda: receiver.requests)
         killed.send_signal(signal.SIGKILL)
         kill_group(killed)
