@@ -4,13 +4,14 @@ It needs PostgreSQL alone; a dead broker costs it a warning.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
+from django.db import DatabaseError, InterfaceError, connection
 
 from billing.failpoints import here
 from billing.statements import rows
@@ -69,8 +70,14 @@ RETURNING id
 """
 
 
+# When this process last heard the database, and since when it has had no long silence before; by its own clock.
+_heard_at = _back_at = -math.inf
+
+
 def end_lost_leases() -> int:
-    """Take running tasks from workers that are gone."""
+    """Take running tasks from workers that are gone; not before a lease's time after the database was away from us."""
+    if time.monotonic() - _back_at < settings.LEASE_SECONDS:
+        return 0
     return _all(LOST_LEASES, lifecycle.give_up, lease=settings.LEASE_SECONDS)
 
 
@@ -125,6 +132,7 @@ def once() -> int:
     for duty in (_be_impatient, *DUTIES):
         try:
             moved += duty()
+            _hear()
         except Exception:
             logger.exception("%s failed", duty.__name__)
             connection.close()
@@ -138,12 +146,33 @@ def _be_impatient() -> int:
     return 0
 
 
+def _hear() -> None:
+    global _heard_at
+    _heard_at = time.monotonic()
+
+
+def _mind_the_silence() -> None:
+    """After half a lease without the database we cannot tell who else was cut off: as after its own restart, whoever
+    is alive gets the time of a lease to say so. A fail-over or a broken network shows in nothing else."""
+    global _back_at
+    try:
+        _be_impatient()
+    except (DatabaseError, InterfaceError):
+        connection.close()
+        return
+    if time.monotonic() - _heard_at > settings.LEASE_SECONDS / 2:
+        _back_at = time.monotonic()
+    _hear()
+
+
 def for_ever(stopped: Callable[[float], bool]) -> None:
     """Sweep every tick until `stopped(seconds)`, which waits, says so."""
     beside = threading.Thread(target=_delete_files, args=(stopped,), daemon=True)
     beside.start()
+    _hear()
     while True:
         started = time.monotonic()
+        _mind_the_silence()
         once()
         if stopped(max(0.05, settings.SWEEP_SECONDS - (time.monotonic() - started))):
             break
@@ -183,6 +212,7 @@ def _all(statement: str, verb: Callable[[UUID], bool], **params: object) -> int:
 def _one(verb: Callable[[UUID], bool], task_id: UUID) -> bool:
     """Do the verb for a task; whatever is wrong with that one keeps no other from its turn."""
     here("sweep.mid_batch")
+    _hear()
     try:
         return verb(task_id)
     except TaskNotFound:

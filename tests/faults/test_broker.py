@@ -1,9 +1,7 @@
 """The broker dies, freezes and comes back; the rows wait for it."""
 
-import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -12,42 +10,14 @@ import pytest
 import redis
 from kombu import pools
 
-from config import embedded, engines_valkey
+from config import embedded
 from tasks import queues
 from tests.builders import account, deployment, submit
-from tests.faults.processes import Crew, ended, until
+from tests.faults.engines import Broker
+from tests.faults.processes import Crew, ended, runs, until
 from tests.tasks.api.client import Consumer
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-class Broker:
-    """A Valkey of the test's own, on a socket."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.socket, self.process = folder, folder / "valkey.sock", None
-        self.url = f"unix://{self.socket}?db=0"
-
-    def start(self) -> None:
-        words = ["--port", "0", "--unixsocket", self.socket, "--dir", self.folder, "--appendonly", "yes", "--save", ""]
-        log = subprocess.DEVNULL
-        self.process = subprocess.Popen([engines_valkey._program(), *words], stdout=log, stderr=log)
-        until(self.answers)
-
-    def answers(self) -> bool:
-        with redis.from_url(self.url) as client:
-            try:
-                return client.ping()
-            except redis.RedisError:
-                return False
-
-    def signal(self, number: int) -> None:
-        os.kill(self.process.pid, number)
-
-    def kill(self) -> None:
-        if self.process:
-            self.process.kill()
-            self.process.wait(10)
 
 
 @pytest.fixture
@@ -135,3 +105,41 @@ def test_workers_and_sweeper_outlive_the_broker(broker, crew):
     assert ended(task).status == "succeeded"
     assert worker.poll() is None
     assert sweeper.poll() is None
+
+
+def sleepers(count, *, seconds):
+    of, to = account("100"), deployment()
+    return [submit(of, to, input={"how": "sleep", "seconds": seconds}) for _ in range(count)]
+
+
+def test_tasks_run_whose_messages_are_gone_with_all_else_at_the_broker(broker, crew):
+    broker.start()
+    tasks = sleepers(5, seconds=0)
+    crew.worker("default")
+    with redis.from_url(broker.url) as client:
+        client.flushall()
+    waiting = sleepers(5, seconds=0)
+    with redis.from_url(broker.url) as client:
+        client.flushall()
+
+    crew.sweeper()
+
+    assert {ended(task).status for task in tasks + waiting} == {"succeeded"}
+    assert {ended(task).attempt for task in tasks + waiting} == {1}
+
+
+@pytest.mark.parametrize("seconds", [3, pytest.param(30, marks=pytest.mark.chaos)])
+def test_work_goes_on_while_the_broker_is_frozen_and_the_next_begins_when_it_is_not(broker, crew, seconds):
+    broker.start()
+    worker, sweeper = crew.worker("default", children=2), crew.sweeper()
+    under_way = sleepers(2, seconds=seconds / 2)
+    until(lambda: all(runs(task) and task.runs.get().status == "running" for task in under_way))
+    broker.signal(signal.SIGSTOP)
+
+    task = submit()
+    assert {ended(each, within=seconds).status for each in under_way} == {"succeeded"}
+    time.sleep(seconds / 2)
+    broker.signal(signal.SIGCONT)
+
+    assert {ended(each, within=15).attempt for each in [*under_way, task]} == {1}
+    assert (worker.poll(), sweeper.poll()) == (None, None)
