@@ -135,7 +135,7 @@ INTERRUPT_GRACE_SECONDS = env.float("INTERRUPT_GRACE_SECONDS", default=15)
 LAST_RESORT_SECONDS = env.float("LAST_RESORT_SECONDS", default=120)
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=2)
 RETRY_BACKOFF_SECONDS = env.float("RETRY_BACKOFF_SECONDS", default=5)
-STOP_SECONDS = env.float("STOP_SECONDS", default=10)  # that `up` gives running tasks to end, before they are given back
+STOP_SECONDS = env.float("STOP_SECONDS", default=10)  # that a stopping worker gives running tasks to end
 
 CALLBACK_ALLOWED_NETWORKS = env.list("CALLBACK_ALLOWED_NETWORKS", default=[])
 try:

@@ -2,22 +2,31 @@
 
     celery -A config worker --all-queues
 
-Deployments are rows and may be added at any time, so the worker looks for new queues every few seconds.
+Deployments are rows and may be added at any time, so the worker looks for new queues every few seconds. Asked to stop,
+it gives running work its time, and then ends it: Celery alone would wait for ever.
 """
 
+import contextlib
 import logging
+import os
+import signal
+import threading
+import time
 import warnings
 from typing import Any
 
 from celery import Celery, bootsteps
-from celery.signals import worker_process_init, worker_ready
+from celery.signals import worker_process_init, worker_ready, worker_shutting_down
 from click import Option
+from django.conf import settings
 from django.db import DatabaseError, connection
 from setproctitle import setproctitle
 
 from config.processes import report_ready
 
 LOOK_SECONDS = 3.0
+# After work was asked to end with its worker: to clean up, and for its task to be given back.
+TO_GIVE_BACK = 4.0
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +35,7 @@ def extend(app: Celery) -> None:
     """Give the application's workers the option, and the step that heeds it."""
     app.user_options["worker"].add(Option(["--all-queues"], is_flag=True, help="Serve the queues of all deployments."))
     app.steps["consumer"].add(FollowDeployments)
+    app.steps["worker"].add(StopInTime)
     # Messages are JSON and carry a queue's name: a container's root is no danger here, and ten lines each start are.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
@@ -66,6 +76,28 @@ class FollowDeployments(bootsteps.StartStopStep):
             return []
         finally:
             connection.close()  # a process that is forked meanwhile must not inherit it
+
+
+class StopInTime(bootsteps.StartStopStep):
+    """After SIGTERM work has STOP_SECONDS to end; then it is asked to, by a signal to each process, and then killed."""
+
+    requires = {"celery.worker.components:Pool"}
+
+    def start(self, worker: Any) -> None:
+        self.worker, self.begun = worker, False
+        worker_shutting_down.connect(self.begin, weak=False)
+
+    def begin(self, how: str, **_: Any) -> None:
+        if how == "Warm" and not self.begun:
+            self.begun = True
+            threading.Thread(target=self.press, daemon=True).start()
+
+    def press(self) -> None:
+        for seconds, number in ((settings.STOP_SECONDS, signal.SIGTERM), (TO_GIVE_BACK, signal.SIGKILL)):
+            time.sleep(seconds)
+            for process in list(getattr(self.worker.pool._pool, "_pool", ())):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
 
 
 @worker_ready.connect

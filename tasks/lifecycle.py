@@ -119,9 +119,10 @@ def claim(queue: str, *, worker: str) -> Claim | None:
     return None
 
 
-def renew(token: UUID) -> bool:
-    """Extend the lease. False says that it was lost: the work is to stop."""
-    return one(load("renew"), {"token": token, "lease": settings.LEASE_SECONDS}) is not None
+def renew(token: UUID) -> float | None:
+    """Extend the lease; the seconds that are left to the deadline. None says that it was lost: the work is to stop."""
+    row = one(load("renew"), {"token": token, "lease": settings.LEASE_SECONDS})
+    return row[0] if row else None
 
 
 def progress(claimed: Claim, *, percent: float | None, stage: str | None, message: str | None) -> None:

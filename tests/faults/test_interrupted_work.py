@@ -40,7 +40,10 @@ def seconds_until_the_next_is_served(to):
     return time.monotonic() - started
 
 
-@pytest.mark.parametrize("how", ["sleep", "busy"])
+YIELDING = ["sleep", "busy", "read", "query", "wait", "clean_up", "collect"]
+
+
+@pytest.mark.parametrize("how", YIELDING)
 def test_cancel_stops_the_work_and_its_process_serves_the_next_task(how, witness, to):
     task = submit(to=to, input=work(how, witness))
     (child,) = until(witness.pids)
@@ -54,8 +57,9 @@ def test_cancel_stops_the_work_and_its_process_serves_the_next_task(how, witness
     assert buckets(task.account) == {"available": 10, "held": 0, "charged": 0}
 
 
-def test_work_that_does_not_yield_ends_with_its_process(witness, to):
-    task = submit(to=to, input=work("swallow", witness))
+@pytest.mark.parametrize("how", ["swallow", "digest"])
+def test_work_that_does_not_yield_ends_with_its_process(how, witness, to):
+    task = submit(to=to, input=work(how, witness))
     (child,) = until(witness.pids)
 
     lifecycle.cancel(task.pk, by="operator:ann")
@@ -63,6 +67,34 @@ def test_work_that_does_not_yield_ends_with_its_process(witness, to):
     until(lambda: not alive(child), within=GRACE + SOON)
     ended(submit(to=to, input=work("return", witness, seconds=0)))
     assert witness.pids()[1] != child
+    assert_sound(task.account)
+
+
+def test_work_that_does_not_yield_to_its_timeout_ends_as_timed_out(witness, to):
+    task = submit(to=to, timeout=1, input=work("swallow", witness))
+    (child,) = until(witness.pids)
+
+    task = ended(task, within=1 + GRACE + SOON)
+
+    assert (task.status, task.error["code"], task.attempt) == ("failed", "timeout", 1)
+    until(lambda: not alive(child))
+    assert_sound(task.account)
+
+
+def test_a_thread_that_the_work_has_left_behind_writes_nothing_and_ends_with_its_process(witness, to, crew):
+    task = submit(to=to, input=work("spawn", witness))
+    (child,) = until(witness.pids)
+    until(lambda: task.runs.get().partial_text)
+
+    lifecycle.cancel(task.pk, by="operator:ann")
+    task.refresh_from_db()
+    said = (task.progress, task.seq, task.runs.get().partial_text)
+
+    until(lambda: "the thread was told LeaseLost" in crew.said())
+    until(lambda: not alive(child), within=GRACE + SOON)
+    task.refresh_from_db()
+    assert (task.progress, task.seq, task.runs.get().partial_text) == said
+    assert seconds_until_the_next_is_served(to) < SOON
     assert_sound(task.account)
 
 
@@ -116,9 +148,11 @@ def test_what_was_streamed_until_the_cancel_is_charged_where_the_quote_says_so(w
 
 
 def test_a_crash_leaves_the_worker_to_the_next_task(witness, to):
-    task = ended(submit(to=to, input=work("crash", witness)))
+    ends = ["KeyboardInterrupt", "SystemExit", "ten thousand levels", "an error that quits when it is printed"]
+    tasks = [ended(submit(to=to, input=work("odd", witness, output=odd))) for odd in ends]
+    tasks.append(ended(submit(to=to, input=work("crash", witness))))
 
     ended(submit(to=to, input=work("return", witness, seconds=0)))
 
-    assert (task.status, task.error["code"]) == ("failed", "capability_error")
+    assert {(task.status, task.error["code"], task.attempt) for task in tasks} == {("failed", "capability_error", 1)}
     assert len(set(witness.pids())) == 1

@@ -1,14 +1,23 @@
 """Workers that are asked to stop."""
 
+import contextlib
+import os
 import signal
+import time
 
 import pytest
+from django.db import connection
 
+from tasks import lifecycle
 from tasks.models import Task
 from tests.builders import assert_sound, buckets, deployment, submit
-from tests.faults.processes import ended, kill_group, runs, until
+from tests.faults.processes import Crew, alive, ended, kill_group, runs, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def work(how, witness, **more):
+    return {"how": how, "seconds": 60, "witness": str(witness), **more}
 
 
 def test_a_worker_asked_to_stop_finishes_its_task_and_leaves_the_next(crew, witness):
@@ -23,6 +32,96 @@ def test_a_worker_asked_to_stop_finishes_its_task_and_leaves_the_next(crew, witn
     assert worker.wait(10) == 0
     assert Task.objects.get(pk=task.pk).status == "succeeded"
     assert Task.objects.get(pk=waiting.pk).status == "queued"
+
+
+@pytest.fixture
+def hasty(tmp_path):
+    """Workers that give running work half a second when they are asked to stop."""
+    crew = Crew(tmp_path, STOP_SECONDS="0.5")
+    yield crew
+    crew.dismiss()
+    print(crew.said())
+
+
+@pytest.mark.parametrize("how", ["sleep", "busy", "query", "swallow", "hog"])
+def test_a_worker_asked_to_stop_gives_back_what_does_not_end_in_its_time(hasty, witness, how):
+    queue = f"late-{how}"
+    worker = hasty.worker(queue)
+    task = submit(to=deployment(queue=queue, max_retries=0), input=work(how, witness))
+    (child,) = until(witness.pids)
+
+    worker.send_signal(signal.SIGTERM)
+
+    assert worker.wait(10) is not None
+    assert not alive(child)
+    task.refresh_from_db()
+    assert (task.status, task.attempt, task.retries_left) == ("queued", 2, 0)
+    assert runs(task)[0] == ("exception", "worker_shutdown")
+    assert "WorkerLostError" not in hasty.said() or how == "swallow"
+    assert_sound(task.account)
+
+
+def test_a_worker_asked_twice_gives_its_work_the_same_time(hasty, witness):
+    worker = hasty.worker("twice")
+    task = submit(to=deployment(queue="twice"), input=work("sleep", witness))
+    until(witness.pids)
+
+    worker.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    worker.send_signal(signal.SIGTERM)
+
+    assert worker.wait(10) == 0
+    assert runs(task) == [("exception", "worker_shutdown"), ("pending", None)]
+
+
+def test_an_idle_worker_stops_at_once(hasty, witness):
+    worker = hasty.worker("idle")
+    ended(submit(to=deployment(queue="idle")))
+
+    worker.send_signal(signal.SIGTERM)
+
+    assert worker.wait(5) == 0
+
+
+def test_a_process_that_is_asked_alone_gives_its_task_back_and_is_replaced(hasty, witness):
+    hasty.worker("alone")
+    task = submit(to=deployment(queue="alone", max_retries=0), input=work("sleep", witness, attempts=1))
+    (child,) = until(witness.pids)
+
+    os.kill(child, signal.SIGTERM)
+    hasty.sweeper()
+    task = ended(task)
+
+    assert runs(task) == [("exception", "worker_shutdown"), ("succeeded", "completed")]
+    assert len(set(witness.pids())) == 2
+
+
+def test_a_worker_asked_to_stop_while_the_database_is_away_stops(hasty, witness):
+    worker = hasty.worker("away")
+    task = submit(to=deployment(queue="away"), input=work("sleep", witness, seconds=1))
+    until(witness.pids)
+
+    with nobody_connects():
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(12) == 0
+
+    task.refresh_from_db()
+    assert task.status == "running"  # until its lease runs out
+    lifecycle.cancel(task.pk, by="test")
+
+
+@contextlib.contextmanager
+def nobody_connects():
+    """The database has no connection but ours, and lets nobody in."""
+    name = connection.ops.quote_name(connection.settings_dict["NAME"])
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 0")
+        try:
+            cursor.execute(f"{others} AND pid <> pg_backend_pid()")
+            yield
+        finally:
+            cursor.execute(f"ALTER DATABASE {name} CONNECTION LIMIT -1")
 
 
 def test_a_worker_told_to_stop_now_gives_its_task_back_unspent(crew, witness):

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 from django.db import connection
+from django.utils.timezone import now
 
 from billing.exceptions import NothingCharged, RefundTooLarge
 from billing.models import UsageLine
@@ -67,7 +68,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(loss, verb):
         WORKER_S_VERBS[verb](task.claimed)
 
     assert everything(task) == before
-    assert lifecycle.renew(task.claimed.token) is False
+    assert lifecycle.renew(task.claimed.token) is None
 
 
 @pytest.mark.parametrize("verb", WORKER_S_VERBS)
@@ -79,14 +80,16 @@ def test_a_wrong_token_changes_nothing(verb):
         WORKER_S_VERBS[verb](replace(task.claimed, token=uuid4()))
 
     assert everything(task) == before
-    assert lifecycle.renew(uuid4()) is False
+    assert lifecycle.renew(uuid4()) is None
 
 
 def test_the_holder_renews_its_lease():
     task = task_that_is(Status.RUNNING)
     Run.objects.update(lease_expires_at=task.created_at)
 
-    assert lifecycle.renew(task.claimed.token) is True
+    left = lifecycle.renew(task.claimed.token)
+
+    assert left == pytest.approx((task.deadline - now()).total_seconds(), abs=5)
 
     assert Run.objects.get().lease_expires_at > task.created_at
 

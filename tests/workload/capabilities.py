@@ -1,21 +1,25 @@
 """Work for tests: does what its input says, in processes of any kind."""
 
+import hashlib
 import os
 import re
 import signal
+import socket
+import subprocess
 import sys
+import threading
 import time
-from decimal import Decimal
-from pathlib import Path
 
+from django.db import connection
 from rest_framework import serializers
 
 from billing.pricing import METERS
 from tasks.capabilities import CapabilityError, File, Result, capability
+from tests.workload.odd import ODD
 
 
 class WorkInput(serializers.Serializer):
-    """`how`: return, sleep, busy, swallow, crash, quit, die, refuse, later, odd (`output` says how).
+    """`how`: a method of Work, return, or odd (`output` says how).
 
     `attempts`: how many runs do so before one returns; None for all.
     """
@@ -29,44 +33,6 @@ class WorkInput(serializers.Serializer):
     text = serializers.CharField(default="", allow_blank=True)
     witness = serializers.CharField(default="", allow_blank=True)
     files = serializers.DictField(default=dict, help_text="Names and texts.")
-
-
-ODD = {
-    "no result": {"output": 1},
-    "a set": Result({1, 2}),
-    "an object": Result(object()),
-    "no number": Result(float("nan")),
-    "infinity": Result(float("inf")),
-    "a NUL": Result({"text": ["a\x00b"]}),
-    "a NUL in a key": Result({"\x00": 1}),
-    "a lone surrogate": Result("\ud800"),
-    "a megabyte and one": Result("x" * (2**20 - 1)),
-    "a ring": Result(ring := [1]),
-    "a long number": Result(10**5000),
-    "undeclared": Result(None, {"bananas": 1}),
-    "the flat price": Result(None, {"task": 2}),
-    "NaN used": Result(None, {"characters": Decimal("NaN")}),
-    "infinity used": Result(None, {"characters": float("inf")}),
-    "less than nothing used": Result(None, {"characters": -1}),
-    "no file": Result(None, artifacts=["a.txt"]),
-    "a name that leads up": Result(None, artifacts=[File("../a.txt", b"x")]),
-    "a hidden name": Result(None, artifacts=[File(".a", b"x")]),
-    "a name of another line": Result(None, artifacts=[File("a\n", b"x")]),
-    "no name": Result(None, artifacts=[File("", b"x")]),
-    "a long name": Result(None, artifacts=[File("a" * 101, b"x")]),
-    "one name twice": Result(None, artifacts=[File("a", b"x"), File("a", b"y")]),
-    "a header for a type": Result(None, artifacts=[File("a", b"x", "text/html\r\nX: y")]),
-    "no type": Result(None, artifacts=[File("a", b"x", "html")]),
-    "no content": Result(None, artifacts=[File("a", None)]),
-    "text for content": Result(None, artifacts=[File("a", "x")]),
-    "a file that is not there": Result(None, artifacts=[File("a", Path("/nonexistent"))]),
-    "a folder": Result(None, artifacts=[File("a", Path("/"))]),
-    "too many files": Result(None, artifacts=[File(f"a{n}", b"") for n in range(101)]),
-    "too large a file": Result(None, artifacts=[File("a", Path("/dev/zero"))]),
-    "more than there is used": Result(None, {"characters": 10**18}),
-    "words used": Result(None, {"characters": "many"}),
-}
-ring.append(ring)
 
 
 @capability("test.work", meters=METERS)
@@ -84,9 +50,9 @@ class Work:
         if input["text"]:
             context.emit(input["text"], input["usage"])
         if input["how"] == "odd":
-            return ODD[input["output"]]
+            return ODD[input["output"]](input, context)
         if input["attempts"] is None or context.attempt <= input["attempts"]:
-            getattr(self, input["how"].replace("return", "ret"))(input)
+            getattr(self, input["how"].replace("return", "ret"))(input | {"context": context})
         files = [File(name, text.encode(), "text/plain; charset=utf-8") for name, text in input["files"].items()]
         return Result(input["output"], input["usage"], artifacts=files)
 
@@ -108,6 +74,54 @@ class Work:
             except BaseException:
                 continue
 
+    def read(self, input):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.recv(1)
+
+    def query(self, input):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(%s)", [input["seconds"]])
+
+    def wait(self, input):
+        subprocess.run([sys.executable, "-c", f"import time; time.sleep({input['seconds']})"], check=True)
+
+    def clean_up(self, input):
+        try:
+            raise RuntimeError("out of cheese")
+        finally:
+            time.sleep(input["seconds"])
+
+    def collect(self, input):
+        """Waits where Python drops every exception."""
+
+        class Slow:
+            def __del__(self):
+                time.sleep(input["seconds"])
+
+        Slow()
+        time.sleep(input["seconds"])
+
+    def spawn(self, input):
+        """Waits for a thread of its own, which talks for ever."""
+
+        def talk():
+            while True:
+                try:
+                    input["context"].progress(1, "talking")
+                    input["context"].emit("word ")
+                except Exception as error:
+                    print(f"the thread was told {type(error).__name__}", file=sys.stderr, flush=True)
+                time.sleep(0.05)
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        thread.join()
+
+    def digest(self, input):
+        """One C call, which lets other threads run."""
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+
     def hog(self, input):
         """Holds the interpreter's lock in one C call, so that no other thread of the process runs."""
         re.match(r"(a+)+$", "a" * 60 + "b")
@@ -120,6 +134,9 @@ class Work:
 
     def die(self, input):
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def leave(self, input):
+        os._exit(3)
 
     def refuse(self, input):
         raise CapabilityError("No.", code=input["output"] or "capability_error")

@@ -18,11 +18,11 @@ from django.templatetags.static import static
 
 from config import embedded, interruptions, ports, session
 from config.processes import GivenUp, Program, Supervisor
+from config.worker import TO_GIVE_BACK
 from tasks.first_start import activate_test_capabilities
 from tasks.models.deployment import CALLBACKS_QUEUE
 
 PREPARING = 0x636F756E746572  # the advisory lock under which a database is prepared
-TO_GIVE_BACK = 4.0  # seconds a worker has to give back the tasks that it could not finish
 QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
@@ -129,7 +129,7 @@ def one_at_a_time() -> Iterator[None]:
 
 def programs(host: str, port: int, workers: int) -> list[Program]:
     """The web, the workers and the sweeper, in the order in which they stop."""
-    patience = ((signal.SIGTERM, settings.STOP_SECONDS), (signal.SIGQUIT, TO_GIVE_BACK))
+    patience = ((signal.SIGTERM, settings.STOP_SECONDS + 2 * TO_GIVE_BACK),)
     shared = {"COUNTERFOIL_DATA": str(embedded.layout().data)}
     web = (sys.executable, "-m", "config.server", "--host", host, "--port", str(port))
     return [
