@@ -3,7 +3,7 @@ from rest_framework.routers import SimpleRouter
 
 from tasks.api import errors
 from tasks.api.artifacts import ArtifactView, DownloadView
-from tasks.api.views import TaskViewSet
+from tasks.api.views.tasks import TaskViewSet
 
 router = SimpleRouter(trailing_slash=False)
 router.register("tasks", TaskViewSet, basename="task")
