@@ -33,6 +33,14 @@ class TaskNotFinal(Refusal):
     code, status, message = "task_not_final", 409, "The task, or its newest rerun, has not ended yet."
 
 
+class TaskNotQueued(Refusal):
+    code, status, message = "task_not_queued", 409, "Only a queued task is paused or resumed; this one is not."
+
+
+class TaskEnded(Refusal):
+    code, status, message = "task_ended", 409, "The task has ended; nothing about it changes any more."
+
+
 class NoCallback(Refusal):
     code, status, message = "not_found", 404, "The task has no callback."
 

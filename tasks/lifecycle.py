@@ -1,6 +1,7 @@
 """The verbs of a task's life. Each owns its transaction, moves a status by the one table, and writes history with it.
 
     submit  claim  progress  succeed  fail  retry  cancel  expire  rerun  rerun_free  refund
+    pause  resume  change_priority  extend_deadline
 
 Whoever locks the task's row first wins; the other changes nothing. A worker's verbs carry its lease token and raise
 LeaseLost when it was refused. Locks that wait are taken in one order: task, then account (by the triggers).
@@ -32,10 +33,11 @@ from tasks.models.task import NO_PROGRESS
 from tasks.sql import load
 from tasks.statuses import FINAL, MOVES, Created, ErrorCode, Resolved, RunStatus, Status
 from tasks.submission import rerun, rerun_free, submit
+from tasks.waiting import change_priority, extend_deadline, pause, resume
 
 __all__ = [
-    "cancel", "claim", "expire", "fail", "give_up", "progress", "publish", "refund", "renew", "rerun", "rerun_free",
-    "retry", "submit", "succeed",
+    "cancel", "change_priority", "claim", "expire", "extend_deadline", "fail", "give_up", "pause", "progress",
+    "publish", "refund", "renew", "rerun", "rerun_free", "resume", "retry", "submit", "succeed",
 ]  # fmt: skip
 
 MAX_BACKOFF_SECONDS = 600

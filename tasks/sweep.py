@@ -38,13 +38,6 @@ UNION
 (SELECT id FROM tasks_task WHERE status = 'queued' AND started_at IS NULL AND expires_at <= now()
  ORDER BY expires_at LIMIT %(batch)s)
 """
-ELIGIBLE = """
-SELECT q.queue, (SELECT count(*) FROM (SELECT 1 FROM tasks_task t
-    WHERE t.queue = q.queue AND t.status = 'queued' AND t.blocked = 0 AND t.available_at <= now()
-      AND t.paused_at IS NULL
-    LIMIT %(most)s) eligible)
-FROM unnest(%(queues)s::text[]) q(queue)
-"""
 DUE_CALLBACKS = """
 SELECT EXISTS (SELECT FROM tasks_callback
     WHERE status = 'pending' AND waits_for_id IS NULL AND next_attempt_at <= now()
@@ -87,8 +80,8 @@ def expire_overdue() -> int:
 
 
 def top_up_queues() -> int:
-    """Make messages wait for eligible tasks whose wake-up was lost."""
-    found = rows(ELIGIBLE, {"queues": queues.in_use(), "most": queues.WAITING})
+    """Make messages wait for tasks that could be claimed now and whose wake-up was lost."""
+    found = rows(load("eligible"), {"queues": queues.in_use(), "most": queues.WAITING})
     for queue, eligible in found:
         if eligible:
             queues.fill(queue, eligible)

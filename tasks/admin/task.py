@@ -8,7 +8,7 @@ from billing.admin.acts import Acting
 from billing.admin.screens import Screen, Table, amount, compact, label, link, listing, pretty, table, when, yes_or_no
 from billing.models import Charge, UsageLine
 from tasks.admin.found import FoundByTaskOrAccount, HidesContent, of_accounts, task_id_of, task_link
-from tasks.admin.task_acts import Cancel, Redeliver, Refund, Rerun, RerunFree
+from tasks.admin.task_acts import Cancel, Pause, Redeliver, Refund, Rerun, RerunFree, Resume
 from tasks.models import CallbackAttempt, Task
 from tasks.statuses import Status
 
@@ -17,7 +17,7 @@ COLOURS = {Status.SUCCEEDED: "success", Status.FAILED: "danger", Status.RUNNING:
 
 @admin.register(Task)
 class TaskScreen(HidesContent, FoundByTaskOrAccount, Acting, Screen):
-    acts = (Cancel(), Refund(), Redeliver(), Rerun(), RerunFree())
+    acts = (Cancel(), Pause(), Resume(), Refund(), Redeliver(), Rerun(), RerunFree())
     content = ("shown_input", "shown_output")
     heavy = ("input", "output", "creation_request", "quote", "metadata", "warnings", "usage")
     list_display = ("public", "state", "model", "account", "quoted", "charged", "refunded", "created_at")

@@ -18,7 +18,7 @@ from tasks import callbacks, lifecycle
 from tasks.exceptions import IllegalMove
 from tasks.identifiers import public_id
 from tasks.models import Task
-from tasks.statuses import FINAL
+from tasks.statuses import FINAL, Status
 from tasks.submission import stored_key
 
 NOT_CHARGED = Charge(held=Decimal(0), charged=Decimal(0), refunded=Decimal(0))
@@ -47,6 +47,32 @@ class Cancel(TaskAct):
             row.refresh_from_db(fields=["status"])
             raise Declined(f"it had already ended: {row.status}. Nothing changed.")
         return Done("Canceled.")
+
+
+class Pause(TaskAct):
+    name, title, permission, icon = "pause", "Pause task", "tasks.pause_task", "pause"
+    note = "The task is not started until it is resumed. Its deadline stays."
+
+    def suits(self, row: Task) -> bool:
+        return row.status == Status.QUEUED and not row.paused_at
+
+    def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
+        if not lifecycle.pause(row.pk, by=by, reason=data["reason"]):
+            raise Declined("it is paused already.")
+        return Done("Paused.")
+
+
+class Resume(TaskAct):
+    name, title, permission, icon = "resume", "Resume task", "tasks.pause_task", "play_arrow"
+    note = "The task may be started again, in its order."
+
+    def suits(self, row: Task) -> bool:
+        return bool(row.paused_at)
+
+    def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
+        if not lifecycle.resume(row.pk, by=by, reason=data["reason"]):
+            raise Declined("it is not paused.")
+        return Done("Resumed.")
 
 
 class Rerun(TaskAct):

@@ -86,8 +86,8 @@ class CreateTask(Input):
     not_before = Moment(required=False, allow_null=True, default=None)
 
 
-class CancelTask(Input):
-    """`POST /v1/tasks/{id}/cancel`."""
+class ReasonedRequest(Input):
+    """`POST /v1/tasks/{id}/cancel`, `/pause` and `/resume`."""
 
     reason = Text(required=False, allow_null=True, default=None, max_length=500)
 

@@ -405,3 +405,37 @@ def test_no_act_moves_a_balance_without_a_transfer():
     assert_sound(task.account)
     assert Charge.objects.get(task_id=task.pk).refunded == 7
     assert Account.objects.get(pk=task.account_id).account_seq == Transfer.objects.filter(account=task.account).count()
+
+
+def test_pause_and_resume_say_who_and_why():
+    task, person = submit(), member("Operator")
+
+    paused = person.do(task, "pause", reason="maintenance")
+    repeated = person.do(task, "pause")
+    resumed = person.do(task, "resume", reason="done")
+
+    shown = public_id(task.pk)
+    assert [told(answer) for answer in (paused, repeated, resumed)] == [
+        [f"{shown}: Paused."],
+        [f"{shown}: it is paused already."],
+        [f"{shown}: Resumed."],
+    ]
+    [event] = events(task, "task.paused")
+    assert event.data == {"private": {"reason": "maintenance"}}
+    assert history(task) == ["Paused. Reason: maintenance", "Resumed. Reason: done"]
+    assert member("Support").ask(task, "pause").status_code == 403
+
+
+def test_a_deployment_is_drained_and_resumed_with_its_history():
+    to, person = deployment(), member("Operator")
+
+    drained = person.do(to, "drain", reason="the upstream is down")
+    to.refresh_from_db()
+    at = to.drained_at
+    resumed = person.do(to, "resume", reason="it is back")
+
+    to.refresh_from_db()
+    assert [told(answer) for answer in (drained, resumed)] == [[f"{to}: Drained."], [f"{to}: Resumed."]]
+    assert (at is not None, to.drained_at) == (True, None)
+    assert history(to) == ["Drained. Reason: the upstream is down", "Resumed. Reason: it is back"]
+    assert member("Billing").ask(to, "drain").status_code == 403

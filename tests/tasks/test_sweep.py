@@ -153,7 +153,7 @@ def filled(monkeypatch):
 
 
 def test_queues_are_topped_up_with_what_is_eligible(filled):
-    of, to, other = account("200"), deployment(queue="many"), deployment(queue="few")
+    of, to, other = account("200", running_limit=100), deployment(queue="many"), deployment(queue="few")
     for _ in range(70):
         submit(of, to)
     submit(of, other)
@@ -165,6 +165,20 @@ def test_queues_are_topped_up_with_what_is_eligible(filled):
     sweep.top_up_queues()
 
     assert sorted(filled) == [("few", 1), ("many", queues.WAITING)]
+
+
+def test_no_message_is_sent_for_what_could_not_be_claimed(filled):
+    full, some = account(running_limit=0), account(running_limit=3)
+    to, drained = deployment(queue="served"), deployment(queue="drained", drained_at=now())
+    for _ in range(5):
+        submit(full, to)
+        submit(some, to)
+        submit(some, drained)
+    lifecycle.claim("served", worker="w")
+
+    sweep.top_up_queues()
+
+    assert filled == [("served", 2)]
 
 
 def test_the_deliverer_is_woken_when_a_callback_is_due(filled):

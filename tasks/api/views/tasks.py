@@ -20,7 +20,7 @@ from tasks.api.idempotency import idempotency
 from tasks.api.pagination import page_of
 from tasks.api.requests import body_of, own_task, seen_by
 from tasks.api.schema import EventSerializer, TaskSerializer
-from tasks.api.serializers import CancelTask, CreateTask, Nothing
+from tasks.api.serializers import CreateTask, Nothing, ReasonedRequest
 from tasks.exceptions import Invalid, TaskNotFound
 from tasks.identifiers import parse_id
 from tasks.models import Task
@@ -28,7 +28,7 @@ from tasks.sql import load
 
 EXPANDABLE = ("input", "output", "usage", "billing", "callback")
 MOST_EVENTS = 100
-CREATE, CANCEL, NOTHING = CreateTask(), CancelTask(), Nothing()
+CREATE, REASONED, NOTHING = CreateTask(), ReasonedRequest(), Nothing()
 
 
 class TaskViewSet(Endpoint):
@@ -99,13 +99,31 @@ class TaskViewSet(Endpoint):
             response["Retry-After"] = "1"
         return response
 
-    @extend_schema(request=CancelTask, responses=TaskSerializer)
+    @extend_schema(request=ReasonedRequest, responses=TaskSerializer)
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, task_id: str) -> HttpResponse:
         """End a task now. One that has ended is answered as it is."""
-        reason = CANCEL.run_validation(body_of(request))["reason"]
+        reason = REASONED.run_validation(body_of(request))["reason"]
         task = own_task(request, task_id)
         lifecycle.cancel(task, by=request.user.actor, reason=reason)
+        return the_task(task)
+
+    @extend_schema(request=ReasonedRequest, responses=TaskSerializer)
+    @action(detail=True, methods=["post"])
+    def pause(self, request: Request, task_id: str) -> HttpResponse:
+        """Keep a queued task from starting; its deadline stays. One that is paused already is answered as it is."""
+        reason = REASONED.run_validation(body_of(request))["reason"]
+        task = own_task(request, task_id)
+        lifecycle.pause(task, by=request.user.actor, reason=reason)
+        return the_task(task)
+
+    @extend_schema(request=ReasonedRequest, responses=TaskSerializer)
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, task_id: str) -> HttpResponse:
+        """Let a paused task start again. One that is queued and not paused is answered as it is."""
+        reason = REASONED.run_validation(body_of(request))["reason"]
+        task = own_task(request, task_id)
+        lifecycle.resume(task, by=request.user.actor, reason=reason)
         return the_task(task)
 
     @extend_schema(request=None, responses={202: TaskSerializer, 200: TaskSerializer})

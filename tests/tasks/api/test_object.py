@@ -187,7 +187,9 @@ def random_task(dice: random.Random):
         callback_url=dice.choice([None, "https://example.com/hook?a=1"]),
         priority=dice.randint(0, 9),
     )
-    step = dice.choice(["leave", "claim", "run", "run", "run", "cancel"])
+    step = dice.choice(["leave", "pause", "claim", "run", "run", "run", "cancel"])
+    if step == "pause":
+        lifecycle.pause(task.pk, by="system")
     if step == "claim":
         claimed = lifecycle.claim(to.queue, worker="w")
         lifecycle.progress(claimed, percent=dice.randint(0, 100), stage=dice.choice(words), message=dice.choice(words))

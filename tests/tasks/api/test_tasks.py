@@ -331,6 +331,36 @@ class TestIdempotency:
         return consumer.post("/v1/tasks", {"model": to.name, "input": {}, **fields}, Idempotency_Key=key)
 
 
+class TestPause:
+    def test_a_task_is_paused_and_resumed_by_its_owner(self, consumer, to):
+        path = consumer.create(to)["Location"]
+
+        paused = consumer.post(f"{path}/pause", {"reason": "not tonight"})
+        again = consumer.post(f"{path}/pause")
+        asleep = runner.run_next(to.queue)
+        resumed = consumer.post(f"{path}/resume")
+
+        assert [answer.status_code for answer in (paused, again, resumed)] == [200, 200, 200]
+        assert (paused.json()["status"], resumed.json()["status"], asleep) == ("queued", "queued", False)
+        assert paused.json()["paused_at"] == again.json()["paused_at"] is not None
+        assert [answer.json()["seq"] for answer in (paused, again, resumed)] == [2, 2, 3]
+        assert resumed.json()["paused_at"] is None
+        assert runner.run_next(to.queue)
+        events = consumer.get(f"{path}/events").json()["data"]
+        assert [event["type"] for event in events[1:3]] == ["task.paused", "task.resumed"]
+        assert {event["actor"] for event in events[1:3]} == {"api_key"}
+
+    @pytest.mark.parametrize("act", ["pause", "resume"])
+    def test_only_a_queued_one_is(self, consumer, to, act):
+        path = consumer.create(to)["Location"]
+        runner.run_next(to.queue)
+
+        answer = consumer.post(f"{path}/{act}")
+
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "task_not_queued")
+        assert consumer.post(f"{path}/{act}", {"why": 1}).status_code == 422
+
+
 class TestTenancy:
     def test_another_accounts_task_is_exactly_nothing(self, consumer, to):
         theirs = consumer.create(to).json()["task_id"]
@@ -341,6 +371,8 @@ class TestTenancy:
             calls = [
                 ("GET", ""),
                 ("POST", "/cancel"),
+                ("POST", "/pause"),
+                ("POST", "/resume"),
                 ("POST", "/rerun"),
                 ("GET", "/events"),
                 ("POST", "/callback/redeliver"),
@@ -407,5 +439,10 @@ class TestKeys:
 
         assert made.status_code == 202
         assert reader.get(made["Location"]).status_code == reader.get("/v1/tasks").status_code == 200
-        for answer in (reader.create(to), reader.post(made["Location"] + "/cancel"), writer.get(made["Location"])):
+        for answer in (
+            reader.create(to),
+            reader.post(made["Location"] + "/cancel"),
+            reader.post(made["Location"] + "/pause"),
+            writer.get(made["Location"]),
+        ):
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "insufficient_scope")
