@@ -24,7 +24,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from billing.exceptions import Refusal
-from tasks.api.authentication import BearerAuthentication, HasScope
+from tasks.api.endpoint import Endpoint
 from tasks.artifacts import NAME
 from tasks.identifiers import parse_id
 from tasks.models import Artifact
@@ -59,11 +59,9 @@ class _OneAnswer(DefaultContentNegotiation):
         return renderers[0], renderers[0].media_type
 
 
-class ArtifactView(APIView):
+class ArtifactView(Endpoint):
     """An artifact of a task of the caller's account; another account's does not exist."""
 
-    authentication_classes = [BearerAuthentication]
-    permission_classes = [HasScope]
     content_negotiation_class = _OneAnswer
 
     @extend_schema(responses={302: OpenApiResponse(description="A link to the file, good for a few minutes.")})

@@ -6,10 +6,12 @@ from typing import Any
 from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig
 from django.db import InterfaceError, OperationalError, connection
 from django.http import Http404, HttpRequest, JsonResponse
-from rest_framework import exceptions, status
+from django.views.decorators.csrf import csrf_exempt
+from rest_framework import exceptions
 from rest_framework.response import Response
 
 from billing.exceptions import Refusal
+from tasks.api.codes import CODES, OF_STATUS
 from tasks.pointers import first_error, shorten
 
 logger = logging.getLogger(__name__)
@@ -43,43 +45,27 @@ class PayloadTooLarge(Refusal):
     code, status, message = "payload_too_large", 413, "The body is larger than 1 MiB."
 
 
+class RateLimited(Refusal):
+    code, status, retryable = "rate_limited", 429, True
+
+    def __init__(self, *, limit: int, wait: int) -> None:
+        super().__init__(f"This key may make {limit} requests a minute; wait {wait} s.")
+        self.retry_after = wait
+
+
 class InvalidCursor(Refusal):
     code, message = "invalid_cursor", "The cursor is not one of ours, or belongs to other filters."
 
 
-CODES = {
-    400: "invalid_json",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    406: "not_acceptable",
-    413: "payload_too_large",
-    415: "unsupported_media_type",
-    422: "invalid_request",
-    429: "rate_limited",
-    500: "internal_error",
-    503: "unavailable",
-}
-RETRYABLE = {429, 500, 503}
-
-
 def body(
-    request: HttpRequest,
-    *,
-    status: int,
-    message: str,
-    code: str | None = None,
-    retryable: bool | None = None,
-    param: str | None = None,
-    details: Any = None,
+    request: HttpRequest, *, code: str, message: str, param: str | None = None, details: Any = None
 ) -> dict[str, Any]:
     """The error object; what it quotes of the request is cut."""
     return {
         "error": {
-            "code": code or CODES[status],
+            "code": code,
             "message": shorten(message),
-            "retryable": status in RETRYABLE if retryable is None else retryable,
+            "retryable": CODES[code].retryable,
             "request_id": getattr(request, "request_id", None),
             "param": param and shorten(param),
             "details": details,
@@ -93,49 +79,44 @@ def handle(error: Exception, context: dict[str, Any]) -> Response:
     headers = {}
     if retry_after := answer.pop("retry_after", None):
         headers["Retry-After"] = str(retry_after)
-    if answer["status"] == status.HTTP_401_UNAUTHORIZED:
+    status = CODES[answer["code"]].status
+    if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if allowed := answer.pop("allow", None):
-        headers["Allow"] = allowed
-    return Response(body(context["request"], **answer), status=answer["status"], headers=headers)
+    return Response(body(context["request"], **answer), status=status, headers=headers)
 
 
 def _answer(error: Exception) -> dict[str, Any]:
     match error:
         case Refusal():
             return {
-                "status": error.status,
                 "code": error.code,
                 "message": error.message,
-                "retryable": error.retryable,
                 "param": error.param,
                 "details": error.details,
                 "retry_after": error.retry_after,
             }
         case exceptions.ValidationError():
             pointer, message = first_error(error.detail)
-            return {"status": 422, "message": message, "param": pointer or None}
+            return {"code": "invalid_request", "message": message, "param": pointer or None}
         case RequestDataTooBig():
-            return {"status": 413, "message": PayloadTooLarge.message}
-        case exceptions.MethodNotAllowed():
-            return {"status": 405, "message": str(error.detail)}
-        case exceptions.APIException() if error.status_code in CODES:
-            wait = getattr(error, "wait", None)
-            return {"status": error.status_code, "message": str(error.detail), "retry_after": wait}
+            return {"code": "payload_too_large", "message": PayloadTooLarge.message}
+        case exceptions.APIException() if error.status_code in OF_STATUS:
+            return {"code": OF_STATUS[error.status_code], "message": str(error.detail)}
         case Http404():
-            return {"status": 404, "message": "There is nothing here."}
+            return {"code": "not_found", "message": "There is nothing here."}
         case PermissionDenied():
-            return {"status": 403, "message": "This is not allowed."}
+            return {"code": "forbidden", "message": "This is not allowed."}
         case BadRequest():
-            return {"status": 400, "message": str(error)}
+            return {"code": "invalid_json", "message": str(error)}
         case OperationalError() | InterfaceError():
             logger.error("the database is away", exc_info=error)
             connection.close()
-            return {"status": 503, "message": "The service is unavailable; try again.", "retry_after": 2}
+            return {"code": "unavailable", "message": "The service is unavailable; try again.", "retry_after": 2}
     logger.error("a request crashed", exc_info=error)
-    return {"status": 500, "message": "Something went wrong on our side.", "retryable": True}
+    return {"code": "internal_error", "message": "Something went wrong on our side."}
 
 
+@csrf_exempt
 def not_found(request: HttpRequest, *_: Any) -> JsonResponse:
-    """What an unknown path below /v1 answers."""
-    return JsonResponse(body(request, status=404, message="There is no such path."), status=404)
+    """What an unknown path below /v1 answers, whatever the method."""
+    return JsonResponse(body(request, code="not_found", message="There is no such path."), status=404)

@@ -53,4 +53,4 @@ def _wrong_with(request: HttpRequest) -> str | None:
 
 
 def _refuse(request: HttpRequest, message: str) -> HttpResponse:
-    return JsonResponse(errors.body(request, status=400, code="invalid_header", message=message), status=400)
+    return JsonResponse(errors.body(request, code="invalid_header", message=message), status=400)

@@ -11,10 +11,11 @@ from rest_framework.response import Response
 
 from billing.statements import one
 from tasks import callbacks, events, lifecycle, submission
+from tasks.api import rates
 from tasks.api.answers import as_json, the_new_task, the_task
-from tasks.api.authentication import digest_of
-from tasks.api.endpoint import Endpoint
-from tasks.api.errors import AccountDisabled, InsufficientScope, InvalidApiKey
+from tasks.api.authentication import check_scope, digest_of
+from tasks.api.endpoint import Resource
+from tasks.api.errors import AccountDisabled, InvalidApiKey
 from tasks.api.filters import TaskFilter
 from tasks.api.idempotency import idempotency
 from tasks.api.pagination import page_of
@@ -31,7 +32,7 @@ MOST_EVENTS = 100
 CREATE, REASONED, NOTHING = CreateTask(), ReasonedRequest(), Nothing()
 
 
-class TaskViewSet(Endpoint):
+class TaskViewSet(Resource):
     """Tasks of the caller's account. Another account's task does not exist."""
 
     lookup_field = "task_id"
@@ -86,11 +87,12 @@ class TaskViewSet(Endpoint):
         row = one(load("read"), wanted)
         if row is None:
             raise InvalidApiKey
-        is_active, scopes, seq, final, text = row
+        api_key_id, per_minute, is_active, scopes, seq, final, text = row
         if not is_active:
             raise AccountDisabled
-        if "tasks:read" not in scopes:
-            raise InsufficientScope("This API key lacks the scope tasks:read.")
+        unchanged = seq is not None and seq == wanted["seen"]
+        self.meet(rates.look if unchanged else rates.count, api_key_id, per_minute)
+        check_scope(scopes, self.reading)
         if seq is None:
             raise TaskNotFound
         response = as_json(text) if text else HttpResponse(status=304)
