@@ -20,6 +20,7 @@ from unicodedata import category
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import Connection
 from django.conf import settings
 from yarl import URL
 
@@ -29,6 +30,12 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MOST_URL = 2048
 MOST_BODY = 2048
 READ = 2**16
+# What one socket may hand over at a time. Answers of receivers are short, and their tries share a loop: a flood of one
+# is parsed in small parts. A file has its loop to itself.
+ANSWERS = 2**12
+FILES = 2**16
+# Answers before the answer (100 Continue, 103 Early Hints) that are listened to.
+INTERIM = 10
 PORTS = (80, 443)
 # Answers that may be others in a moment, beside those from 500 on.
 PASSING = (408, 425, 429)
@@ -169,14 +176,36 @@ class Resolver(AbstractResolver):
         """Nothing is held."""
 
 
+class Patient(aiohttp.ClientResponse):
+    """An answer that comes after a few interim ones at the most; by itself aiohttp would listen to them for ever."""
+
+    async def start(self, connection: Connection) -> Self:
+        protocol = connection.protocol
+        assert protocol is not None  # noqa: S101 - for the types: a connection that starts has one
+        read, left = protocol.read, iter(range(INTERIM + 1))
+
+        async def read_few() -> Any:
+            if next(left, None) is None:
+                raise aiohttp.ClientResponseError(self.request_info, self.history, message="interim answers")
+            return await read()
+
+        protocol.read = read_few  # type: ignore[method-assign]
+        try:
+            await super().start(connection)
+        finally:
+            del protocol.read
+        return self
+
+
 class Client:
     """Speaks HTTP with receivers, within one event loop: `async with Client() as client`.
 
     It follows no redirects, keeps no cookies, heeds no proxy of the environment and decompresses nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, buffer: int = ANSWERS) -> None:
         self.allowed = allowed_networks()
+        self.buffer = buffer
         self.timeout = settings.CALLBACK_TIMEOUT_SECONDS
 
     async def __aenter__(self) -> Self:
@@ -188,6 +217,7 @@ class Client:
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
+            response_class=Patient,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),
             headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
@@ -240,14 +270,16 @@ class Client:
         family, kind, proto, _, (host, port, *_) = info
         if not permits(host, port, self.allowed):
             raise Forbidden
-        return socket.socket(family, kind, proto)
+        made = socket.socket(family, kind, proto)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.buffer)
+        return made
 
 
 def fetch(url: str, *, most: int) -> bytes:
     """What `Client.get` brings, for code that has no event loop; an interruption of the main thread ends it at once."""
 
     async def get() -> bytes:
-        async with Client() as client:
+        async with Client(buffer=FILES) as client:
             return await client.get(url, most=most)
 
     return asyncio.run(get())
