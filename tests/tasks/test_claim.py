@@ -9,6 +9,8 @@ import pytest
 from django.db import connection
 from django.utils.timezone import now
 
+from billing.models import Account
+from billing.statements import rows
 from tasks import lifecycle
 from tasks.models import Deployment, Task
 from tasks.models.task import NO_PROGRESS
@@ -222,3 +224,64 @@ def test_a_claim_out_of_a_crowd_is_fast_and_fair(crowded):
     assert crowd.tasks.filter(status="running").count() == 8
     assert took < 0.1
     assert set(crowd.tasks.filter(status="running").values_list("priority", flat=True)) == {9}
+
+
+def test_a_crowd_at_its_limit_costs_neither_claim_nor_sweep(crowded):
+    crowd, alone = crowded
+    type(crowd).objects.filter(pk=crowd.pk).update(running_limit=0)
+
+    took, claimed = timed(next_of)
+    swept, found = timed(lambda: rows(load("eligible"), {"queues": ["default"], "most": 64}))
+
+    assert claimed == alone.pk
+    assert found == [("default", 0)]
+    assert max(took, swept) < 0.1
+
+
+def test_the_sweep_counts_no_crowd(crowded):
+    type(crowded[0]).objects.filter(pk=crowded[0].pk).update(running_limit=1000)
+
+    took, found = timed(lambda: rows(load("eligible"), {"queues": ["default"], "most": 64}))
+
+    assert found == [("default", 64)]
+    assert took < 0.1
+
+
+def test_two_hundred_accounts_wait_for_one_claim_each_while_the_one_at_its_limit_waits():
+    to = deployment(prices=())
+    full = account(running_limit=0)
+    submit(full, to, priority=9)
+    waiting = {account("0").pk for _ in range(200)}
+    for one in Account.objects.filter(pk__in=waiting):
+        submit(one, to)
+
+    took, claimed = timed(lambda: [lifecycle.claim("default", worker="w").account_id for _ in range(200)])
+
+    assert set(claimed) == waiting
+    assert took / 200 < 0.1
+
+
+@pytest.mark.parametrize("why", ["paused", "backing off", "drained"])
+def test_a_crowd_that_may_not_run_yet_holds_nobody_up(crowded, why):
+    crowd, alone = crowded
+    theirs = Task.objects.filter(account=crowd)
+    if why == "paused":
+        theirs.update(paused_at=now())
+    if why == "backing off":
+        theirs.update(available_at=now() + SOME)
+    if why == "drained":
+        Task.objects.filter(pk=alone.pk).update(deployment=deployment(prices=()))
+        Deployment.objects.filter(pk=theirs.first().deployment_id).update(drained_at=now())
+
+    took, claimed = timed(next_of)
+    again, nobody = timed(next_of)
+    swept, _ = timed(lambda: rows(load("eligible"), {"queues": ["default"], "most": 64}))
+
+    assert (claimed, nobody) == (alone.pk, None)
+    assert max(took, again, swept) < 0.25
+
+
+def timed(act):
+    started = time.monotonic()
+    done = act()
+    return time.monotonic() - started, done
