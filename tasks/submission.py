@@ -39,6 +39,10 @@ from tasks.statuses import FINAL, Created
 TOO_MUCH = Decimal(10) ** 15
 SLACK = timedelta(seconds=300)
 CREDITS_PER_USD = Decimal(1000)
+FULL = """
+SELECT count(*) >= %(most)s FROM (
+    SELECT 1 FROM tasks_task WHERE deployment_id = %(id)s AND status IN ('queued', 'running') LIMIT %(most)s) pending
+"""
 FREE = {"ceiling_credits": "0.0000"}
 
 
@@ -96,6 +100,7 @@ class Offer:
     bills_partial_output: bool
     now: datetime
     clock: datetime
+    max_pending: int | None
     full: bool
     rates: list[dict[str, Any]]
 
@@ -118,11 +123,20 @@ def _create(request: Request) -> Submitted | None:
     offer = _offer(request)
     quote = _quote(offer, request.input) | ({} if request.waived_for is None else FREE)
     with transaction.atomic(durable=True):
+        if offer.max_pending is not None:
+            _find_room(offer)
         row = _insert(_params(request, offer, quote))
         if row:
             queues.wake_on_commit(offer.queue)
     here("submit.after_commit")
     return Submitted(row[0], row[1], replayed=False) if row else None
+
+
+def _find_room(offer: Offer) -> None:
+    """Take turns with other submissions to the deployment, so that its limit is exact. Raises TooManyPendingTasks."""
+    one("SELECT 1 FROM tasks_deployment WHERE id = %(id)s FOR NO KEY UPDATE", {"id": offer.deployment_id})
+    if one(FULL, {"id": offer.deployment_id, "most": offer.max_pending}) == (True,):
+        raise TooManyPendingTasks
 
 
 def rerun(task_id: UUID, *, account_id: UUID, api_key_id: UUID | None, actor: str, **idempotency: str) -> Submitted:
@@ -213,13 +227,16 @@ def _quote(offer: Offer, input_: dict[str, Any]) -> dict[str, Any]:
     """The bound on every meter and the price rows that turn it into the ceiling."""
     capability = capabilities.get(offer.capability)
     bound = capability.bound(clean(capability, input_))
+    most = {meter: Decimal(quantity) for meter, quantity in bound.items()}
+    if not all(quantity.is_finite() and quantity >= 0 for quantity in most.values()):
+        raise capabilities.CapabilityError(f"{offer.capability} bounds its usage by what is no quantity: {bound}.")
     rates = sorted(offer.rates, key=lambda rate: pricing.place_of(rate["meter"]))
     priced = [pricing.Rate(**rate | {"credits": Decimal(rate["credits"])}) for rate in rates]
-    ceiling = pricing.ceiling({meter: Decimal(most) for meter, most in bound.items()}, priced)
+    ceiling = pricing.ceiling(most, priced)
     if ceiling >= TOO_MUCH:
         raise InsufficientBalance
     return {
-        "bound": {meter: str(most) for meter, most in bound.items()},
+        "bound": {meter: str(quantity) for meter, quantity in bound.items()},
         "rates": rates,
         "ceiling_credits": str(ceiling),
         "bills_partial_output": offer.bills_partial_output,

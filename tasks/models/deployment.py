@@ -24,7 +24,7 @@ class Deployment(models.Model):
     ttl = models.PositiveIntegerField(default=86_400, help_text="Seconds to wait for the first start.")
     max_lifetime = models.PositiveIntegerField(default=604_800, help_text="Seconds from creation to the end, at most.")
     max_pending = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Unfinished tasks, of all accounts, about."
+        null=True, blank=True, help_text="Unfinished tasks, of all accounts, at most."
     )
     bills_partial_output = models.BooleanField(default=False)
     is_default = models.BooleanField(default=False, help_text="Used when a client names only the capability.")

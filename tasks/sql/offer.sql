@@ -1,7 +1,7 @@
 -- What a submission needs to know, in one look: the deployment, the prices of now, whether it is full, and the time.
 SELECT d.id, d.name, d.capability, d.resolved_model, d.queue, d.timeout, d.max_retries, d.ttl, d.max_lifetime,
     d.bills_partial_output, now(), clock_timestamp(),
-    d.max_pending IS NOT NULL AND (
+    d.max_pending, d.max_pending IS NOT NULL AND (
         SELECT count(*) FROM (SELECT 1 FROM tasks_task t WHERE t.deployment_id = d.id AND t.status IN ('queued', 'running')
                               LIMIT d.max_pending) pending) >= d.max_pending,
     coalesce((SELECT jsonb_agg(jsonb_build_object('price_id', p.id, 'meter', p.meter, 'unit', p.unit,

@@ -15,7 +15,7 @@ from django.utils.timezone import now
 from billing.exceptions import InsufficientBalance, RefundTooLarge
 from billing.models import Transfer
 from tasks import lifecycle, sweep
-from tasks.exceptions import LeaseLost, TaskNotFinal
+from tasks.exceptions import LeaseLost, TaskNotFinal, TooManyPendingTasks
 from tasks.models import Callback, Run, Task
 from tasks.statuses import FINAL, ErrorCode, Resolved, Status
 from tasks.submission import fingerprint
@@ -226,3 +226,12 @@ def test_sweepers_at_once_end_a_task_once():
     assert sum(moved) == 10
     assert buckets(of) == {"available": 100, "held": 0, "charged": 0}
     assert_sound(of)
+
+
+def test_a_burst_fills_a_deployment_exactly():
+    of, to = account("100"), deployment(max_pending=5, prices=())
+
+    answers = together(*[lambda: submit(of, to)] * 12)
+
+    refused = [answer for answer in answers if isinstance(answer, TooManyPendingTasks)]
+    assert (len(refused), Task.objects.count()) == (7, 5)

@@ -13,6 +13,7 @@ from django.utils.timezone import now
 from billing.exceptions import InsufficientBalance, SpendCapReached
 from billing.models import Account, Transfer
 from tasks import lifecycle, queues
+from tasks.capabilities import CapabilityError
 from tasks.exceptions import (
     IdempotencyKeyReused,
     Invalid,
@@ -180,6 +181,17 @@ def test_a_deployment_has_no_more_unfinished_tasks_than_it_may():
     lifecycle.cancel(first.pk, by="test")
 
     assert submit(to=to).status == "queued"
+
+
+@pytest.mark.parametrize("most", ["NaN", "Infinity", "-1"])
+def test_a_bound_that_is_no_quantity_submits_nothing(most):
+    of, to = account(), deployment(prices=[("characters", "1")])
+
+    with pytest.raises(CapabilityError, match="no quantity"):
+        submit(of, to, input={"bound": {"characters": most}})
+
+    assert not Task.objects.exists()
+    assert buckets(of) == {"available": 10, "held": 0, "charged": 0}
 
 
 def keyed(of, to, body="{}"):
