@@ -37,7 +37,8 @@ def default_scopes() -> list[str]:
 
 
 POST_TRANSFER = """
-    this_month := date_trunc('month', now() AT TIME ZONE 'utc');
+    NEW.created_at := clock_timestamp();
+    this_month := date_trunc('month', NEW.created_at AT TIME ZONE 'utc');
     IF NEW.kind = 'release' THEN
         SELECT date_trunc('month', c.created_at AT TIME ZONE 'utc') = this_month INTO same_month
         FROM billing_charge c WHERE c.task_id = NEW.task_id;
@@ -78,7 +79,7 @@ POST_TRANSFER = """
     END IF;
     IF NEW.kind = 'hold' THEN
         INSERT INTO billing_charge (task_id, account_id, held, charged, refunded, created_at)
-        VALUES (NEW.task_id, NEW.account_id, NEW.amount, 0, 0, now());
+        VALUES (NEW.task_id, NEW.account_id, NEW.amount, 0, 0, NEW.created_at);
     ELSIF NEW.kind IN ('capture', 'release', 'refund') THEN
         UPDATE billing_charge SET
             held = held - CASE WHEN NEW.kind = 'refund' THEN 0 ELSE NEW.amount END,
@@ -103,7 +104,6 @@ POST_TRANSFER = """
     NEW.available_after := a.available;
     NEW.held_after := a.held;
     NEW.charged_after := a.charged;
-    NEW.created_at := clock_timestamp();
     RETURN NEW;
 """
 
@@ -412,6 +412,7 @@ class Transfer(models.Model):
             models.CheckConstraint(
                 name="what_people_do_has_a_reason", condition=Q(kind__in=["hold", "capture", "release"]) | ~Q(reason="")
             ),
+            models.CheckConstraint(name="somebody_moved_it", condition=~Q(actor="")),
         ]
         indexes = [
             models.Index(fields=["task_id"], name="transfer_task", condition=Q(task_id__isnull=False)),

@@ -55,14 +55,16 @@ ORDER BY id LIMIT 1
 
 BALANCES_ARE_SUMS = f"""
 SELECT format('account %s: granted %s, available %s, held %s, charged %s in %s transfers, but %s move %s, %s, %s, %s',
-    a.id, a.granted, a.available, a.held, a.charged, a.account_seq, t.count, t.granted, t.available, t.held, t.charged)
-FROM billing_account a LEFT JOIN (
+    coalesce(a.id, t.account_id), a.granted, a.available, a.held, a.charged, a.account_seq, t.count, t.granted,
+    t.available, t.held, t.charged)
+FROM billing_account a FULL JOIN (
     SELECT account_id, count(*) AS count, sum(granted) AS granted, sum(available) AS available, sum(held) AS held,
         sum(charged) AS charged
     FROM {MOVED} m GROUP BY account_id) t ON t.account_id = a.id
-WHERE a.granted <> coalesce(t.granted, 0) OR a.available <> coalesce(t.available, 0) OR a.held <> coalesce(t.held, 0)
-    OR a.charged <> coalesce(t.charged, 0) OR a.account_seq <> coalesce(t.count, 0)
-ORDER BY a.id LIMIT 1
+WHERE (a.granted, a.available, a.held, a.charged, a.account_seq) IS DISTINCT FROM
+    (coalesce(t.granted, 0), coalesce(t.available, 0), coalesce(t.held, 0), coalesce(t.charged, 0),
+     coalesce(t.count, 0))
+ORDER BY coalesce(a.id, t.account_id) LIMIT 1
 """  # noqa: S608 - a constant
 
 TRANSFERS_ARE_NUMBERED = """
@@ -87,15 +89,16 @@ ORDER BY account_id, account_seq LIMIT 1
 """  # noqa: S608 - a constant
 
 TRANSFERS_ARE_OF_A_KIND = """
-SELECT format('transfer %s: %s of %s, task %s, line %s, key %s, reason "%s"', id, kind, amount, task_id, usage_line_id,
-    key, reason)
+SELECT format('transfer %s: %s of %s, task %s, line %s, key %s, by "%s" for "%s"', id, kind, amount, task_id,
+    usage_line_id, key, actor, reason)
 FROM billing_transfer
 WHERE kind NOT IN ('grant', 'hold', 'capture', 'release', 'refund', 'adjustment')
     OR amount = 'NaN' OR amount = 0 OR (amount < 0 AND kind <> 'adjustment')
     OR (task_id IS NULL) <> (kind IN ('grant', 'adjustment'))
     OR (usage_line_id IS NOT NULL AND kind <> 'refund')
     OR (kind IN ('hold', 'capture', 'release') AND key <> kind || ':' || task_id)
-    OR (kind IN ('grant', 'refund', 'adjustment') AND reason = '')
+    OR (kind IN ('grant', 'refund', 'adjustment') AND (reason = '' OR actor = ''))
+    OR (kind IN ('hold', 'capture', 'release') AND (reason <> '' OR actor <> 'system'))
 ORDER BY id LIMIT 1
 """
 
@@ -119,6 +122,31 @@ FROM (
     SELECT 'line', id, account_id, task_id FROM billing_usageline) o
 JOIN billing_charge c ON c.task_id = o.task_id
 WHERE o.account_id <> c.account_id ORDER BY what, o.id LIMIT 1
+"""
+
+CHARGES_BEGIN_WITH_THEIR_HOLD = """
+SELECT format('charge of task %s: begun at %s, but its hold at %s', c.task_id, c.created_at, t.created_at)
+FROM billing_charge c JOIN billing_transfer t ON t.task_id = c.task_id AND t.kind = 'hold'
+WHERE c.created_at <> t.created_at ORDER BY c.task_id LIMIT 1
+"""
+
+# A hold counts for the month its account has reached, and a release takes its own month's hold back.
+MONTHS_ARE_COUNTED = """
+SELECT format('account %s: spent %s in %s, but its transfers say %s in %s', a.id, a.month_spent, a.month,
+    coalesce(s.spent, 0), s.month)
+FROM billing_account a LEFT JOIN (
+    SELECT t.account_id, t.last AS month, sum(CASE WHEN t.kind = 'hold' AND t.reached = t.last THEN t.amount
+        WHEN t.kind = 'release' AND t.month = t.last AND t.begun = t.last THEN -t.amount ELSE 0 END) AS spent
+    FROM (
+        SELECT m.*, max(month) OVER (PARTITION BY account_id ORDER BY account_seq) AS reached,
+            max(month) OVER (PARTITION BY account_id) AS last
+        FROM (
+            SELECT t.*, date_trunc('month', t.created_at AT TIME ZONE 'utc')::date AS month,
+                date_trunc('month', c.created_at AT TIME ZONE 'utc')::date AS begun
+            FROM billing_transfer t LEFT JOIN billing_charge c ON c.task_id = t.task_id) m) t
+    GROUP BY t.account_id, t.last) s ON s.account_id = a.id
+WHERE (a.month, a.month_spent) IS DISTINCT FROM (s.month, coalesce(s.spent, 0))
+ORDER BY a.id LIMIT 1
 """
 
 REFUNDS_ARE_COVERED = """
@@ -206,6 +234,8 @@ CHECKS: list[Check] = [
     Check("transfers_follow", "each transfer's balances follow from the one before", TRANSFERS_FOLLOW),
     Check("transfers_are_of_a_kind", "amount, task, line and key are as the kind demands", TRANSFERS_ARE_OF_A_KIND),
     Check("charges_are_sums", "a task's charge is the sum of its transfers", CHARGES_ARE_SUMS),
+    Check("charges_begin_with_their_hold", "a charge is as old as its hold", CHARGES_BEGIN_WITH_THEIR_HOLD),
+    Check("months_are_counted", "a month's spending is its holds less its releases", MONTHS_ARE_COUNTED),
     Check("charges_are_of_one_account", "a task moves one account's credits only", CHARGES_ARE_OF_ONE_ACCOUNT),
     Check("refunds_are_covered", "0 <= refunded <= charged, per task", REFUNDS_ARE_COVERED),
     Check("accounts_hold_for_tasks", "an account's held and charged are its tasks'", ACCOUNTS_HOLD_FOR_TASKS),

@@ -155,14 +155,11 @@ def succeed(
     """End the run well: lines, capture, release, artifacts, status, event and callback, or LeaseLost and nothing."""
     task = _locked_by(claimed)
     artifacts.record(claimed.token, files)
-    bill = _bill(task, usage, task.rates, estimated=estimated)
-    if bill.cut:
-        warnings = [*warnings, USAGE_EXCEEDS_QUOTE]
     _end(
         task,
         Status.SUCCEEDED,
         (RunStatus.SUCCEEDED, Resolved.COMPLETED),
-        bill=bill,
+        bill=_bill(task, usage, task.rates, estimated=estimated),
         output=output,
         usage=usage,
         warnings=warnings,
@@ -260,7 +257,8 @@ def refund(
         reason=reason,
         actor=by,
     )
-    events.record(task_id, "task.refunded", actor=by, amount_credits=str(given.amount), private={"reason": reason})
+    told = {"amount_credits": str(given.amount), **({"line": line.meter} if line else {})}
+    events.record(task_id, "task.refunded", actor=by, **told, private={"reason": reason})
     once_committed("refund.after")
     return given
 
@@ -314,7 +312,7 @@ def _end(
             "output": None if output is None else Json(output, dumps=dumps),
             "error": None if error is None else Jsonb(error),
             "usage": Jsonb({meter: f"{quantity:f}" for meter, quantity in usage.items()}),
-            "warnings": Jsonb(warnings or []),
+            "warnings": Jsonb([*(warnings or []), *([USAGE_EXCEEDS_QUOTE] if bill.cut else [])]),
             "cancel_reason": cancel_reason,
             "run_status": resolution[0],
             "resolved": resolution[1],
