@@ -33,7 +33,7 @@ def foretold(**how):
 
 
 def test_the_books_are_what_a_simple_model_foretells():
-    foretold(max_examples=20, stateful_step_count=50, derandomize=True)
+    foretold(max_examples=40, stateful_step_count=50, derandomize=True)
 
 
 @pytest.mark.chaos
