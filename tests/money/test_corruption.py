@@ -59,6 +59,7 @@ NOTHING_CAN_BE_TOLD: dict[str, str] = {
         ("Transfer", ITS_OWN, "id"),
         ("Callback", "it is the receiver's", "id"),
         ("Callback", WORKING, "next_attempt_at lease_expires_at lease_token tries_left attempt_count last_error"),
+        ("Callback", WORKING, "redelivered_at waits_since"),
         ("Callback", A_MOMENT, "created_at"),
     )
     for name in names.split()
@@ -221,7 +222,7 @@ def ids(model: type[models.Model], row: dict[str, Any]) -> set[str]:
 
 def named(cursor: Any, expected: set[str]) -> bool:
     """Whether a check names the row."""
-    checks = [check for check in audit.CHECKS if check.name not in GUARDED]
+    checks = [check for check in reversed(audit.CHECKS) if check.name not in GUARDED]
     offenders = filter(None, (audit._offender(cursor, check) for check in checks))
     return any(name in offender for offender in offenders for name in expected)
 
@@ -232,6 +233,8 @@ def missed(model: type[models.Model], rows: dict[str, models.Model], users: set[
     for kind, row in rows.items():
         before = ids(model, {field.column: getattr(row, field.attname) for field in model._meta.concrete_fields})
         for name, change in changes(model, row):
+            if f"{model.__name__}.{name}" in NOTHING_CAN_BE_TOLD and False in seen.get(name, {}).values():
+                continue
             for after in changed(change):
                 with connection.cursor() as cursor:
                     found = named(cursor, before | ids(model, after) | users)
@@ -265,4 +268,5 @@ def test_each_change_of_a_row_is_named_or_stands_here_with_its_reason():
         unseen = set().union(*(missed(model, rows[model], users.get(model, set())) for model in OURS))
         transaction.set_rollback(True)
 
-    assert sorted(unseen) == sorted(NOTHING_CAN_BE_TOLD)
+    assert unseen - set(NOTHING_CAN_BE_TOLD) == set()
+    assert set(NOTHING_CAN_BE_TOLD) - unseen == set()
