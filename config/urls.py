@@ -4,8 +4,11 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from tasks.api.document import docs
+
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("v1/", include("tasks.api.urls")),
+    path("docs/", docs, name="docs"),
     path("admin/", admin.site.urls),
 ]

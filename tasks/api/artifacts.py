@@ -17,8 +17,6 @@ from django.db.models.functions import Now
 from django.http import HttpResponse, HttpResponseBase, HttpResponseRedirect, StreamingHttpResponse
 from django.urls import reverse
 from django.utils.http import content_disposition_header
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -64,7 +62,6 @@ class ArtifactView(Endpoint):
 
     content_negotiation_class = _OneAnswer
 
-    @extend_schema(responses={302: OpenApiResponse(description="A link to the file, good for a few minutes.")})
     def get(self, request: Request, task_id: str, name: str) -> HttpResponse:
         """Lead to a signed link, made for this request: 302. An expired artifact is 410."""
         if not NAME.fullmatch(name):
@@ -82,7 +79,6 @@ class DownloadView(APIView):
     permission_classes: list[Any] = []
     content_negotiation_class = _OneAnswer
 
-    @extend_schema(responses={200: OpenApiTypes.BINARY, 206: OpenApiTypes.BINARY})
     def get(self, request: Request, signed: str) -> HttpResponseBase:
         """The file, or one range of its bytes."""
         return _answer(request, _linked(signed))

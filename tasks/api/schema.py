@@ -4,6 +4,8 @@ from datetime import UTC
 from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 from typing import Any
 
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from billing.models import Charge, UsageLine
@@ -12,6 +14,11 @@ from tasks.identifiers import public_id
 from tasks.models import Artifact, Callback, Task
 from tasks.statuses import FINAL, ErrorCode, Status
 
+HEAVY = ("input", "output", "usage", "billing", "callback")
+STATUSES = [status.value for status in Status]
+TASK_ERROR_CODES = [code.value for code in ErrorCode]
+CALLBACK_STATUSES = Callback.Status.values
+ACTORS = ["api_key", "operator", "system"]
 USD_PLACES = Decimal("0.0000001")
 
 
@@ -22,119 +29,161 @@ class TimestampField(serializers.DateTimeField):
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-class ProgressSerializer(serializers.Serializer):
+@extend_schema_field({"type": "string", "format": "decimal", "pattern": r"^-?[0-9]+\.[0-9]{4}$"})
+class Credits(serializers.DecimalField):
+    """Credits, with four places."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_digits=20, decimal_places=4, **kwargs)
+
+
+@extend_schema_field({"type": "string", "format": "decimal", "pattern": r"^-?[0-9]+\.[0-9]{7}$"})
+class Dollars(serializers.DecimalField):
+    """The reference in USD, with seven places; for display only."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_digits=20, decimal_places=7, **kwargs)
+
+
+@extend_schema_field({"type": "string", "format": "decimal", "pattern": r"^[0-9]+(\.[0-9]+)?$"})
+class Quantity(serializers.Field):
+    """An exact decimal, without trailing zeros."""
+
+    def to_representation(self, value: Decimal) -> str:
+        return plain(value)
+
+
+@extend_schema_field({"description": "Any JSON value, or null."})
+class Anything(serializers.JSONField):
+    """Any JSON value."""
+
+
+class Constant(serializers.ChoiceField):
+    """Always this word."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(choices=[word])
+
+
+class ConstantSchema(OpenApiSerializerFieldExtension):
+    target_class = Constant
+
+    def map_serializer_field(self, auto_schema: Any, direction: str) -> dict[str, Any]:
+        return {"type": "string", "const": next(iter(self.target.choices))}
+
+
+class TaskProgressSerializer(serializers.Serializer):
     percent = serializers.IntegerField(allow_null=True, min_value=0, max_value=100)
     stage = serializers.CharField(allow_null=True)
     message = serializers.CharField(allow_null=True)
 
 
-class WarningSerializer(serializers.Serializer):
+class TaskWarningSerializer(serializers.Serializer):
     code = serializers.CharField()
     message = serializers.CharField()
     field = serializers.CharField(allow_null=True)
 
 
 class TaskErrorSerializer(serializers.Serializer):
-    code = serializers.ChoiceField(choices=[code.value for code in ErrorCode])
+    code = serializers.ChoiceField(choices=TASK_ERROR_CODES)
     message = serializers.CharField()
     retryable = serializers.BooleanField()
 
 
-class LineSerializer(serializers.Serializer):
+class UsageLineSerializer(serializers.Serializer):
     """One metered line. The billed amounts of all lines add up to the charge."""
 
     meter = serializers.CharField()
-    quantity = serializers.SerializerMethodField()
+    quantity = Quantity()
     unit = serializers.CharField()
-    billed_amount_credits = serializers.DecimalField(20, 4, source="billed_amount")
-    billed_amount_credits_usd_reference = serializers.DecimalField(20, 7, source="usd_reference")
-    listed_amount_credits = serializers.DecimalField(20, 4, source="listed_amount")
-    unit_price_credits = serializers.SerializerMethodField()
+    billed_amount_credits = Credits(source="billed_amount")
+    billed_amount_credits_usd_reference = Dollars(source="usd_reference")
+    listed_amount_credits = Credits(source="listed_amount")
+    unit_price_credits = Quantity(source="unit_price")
     unit_size = serializers.IntegerField()
     estimated = serializers.BooleanField()
 
-    def get_quantity(self, line: UsageLine) -> str:
-        return plain(line.quantity)
 
-    def get_unit_price_credits(self, line: UsageLine) -> str:
-        return plain(line.unit_price)
-
-
-class UsageSerializer(serializers.Serializer):
+class TaskUsageSerializer(serializers.Serializer):
     """Totals per meter, 0 when unused; the lines; the charge, null until the task is final."""
 
     def get_fields(self) -> dict[str, serializers.Field]:
         fields = {meter: serializers.IntegerField(min_value=0) for meter in METERS}
         return fields | {
-            "lines": LineSerializer(many=True),
-            "credits": serializers.DecimalField(20, 4, allow_null=True),
-            "credits_usd_reference": serializers.DecimalField(20, 7, allow_null=True),
+            "lines": UsageLineSerializer(many=True),
+            "credits": Credits(allow_null=True),
+            "credits_usd_reference": Dollars(allow_null=True),
         }
 
 
-class BillingSerializer(serializers.Serializer):
-    charged_credits = serializers.DecimalField(20, 4, allow_null=True)
-    refunded_credits = serializers.DecimalField(20, 4)
-    charged_credits_usd_reference = serializers.DecimalField(20, 7, allow_null=True)
-    refunded_credits_usd_reference = serializers.DecimalField(20, 7)
-    currency = serializers.ChoiceField(choices=["USD"])
-    quoted_credits = serializers.DecimalField(20, 4)
-    held_credits = serializers.DecimalField(20, 4)
-    net_charged_credits = serializers.DecimalField(20, 4, allow_null=True)
+class TaskBillingSerializer(serializers.Serializer):
+    charged_credits = Credits(allow_null=True)
+    refunded_credits = Credits()
+    charged_credits_usd_reference = Dollars(allow_null=True)
+    refunded_credits_usd_reference = Dollars()
+    currency = Constant("USD")
+    quoted_credits = Credits()
+    held_credits = Credits()
+    net_charged_credits = Credits(allow_null=True)
 
 
-class CallbackSerializer(serializers.Serializer):
+class TaskCallbackSerializer(serializers.Serializer):
     url = serializers.CharField()
-    status = serializers.ChoiceField(choices=Callback.Status.values)
+    status = serializers.ChoiceField(choices=CALLBACK_STATUSES)
     attempt_count = serializers.IntegerField(min_value=0)
     delivered_at = TimestampField(allow_null=True)
     last_error = serializers.CharField(allow_null=True)
 
 
-class LinksSerializer(serializers.Serializer):
+class TaskLinksSerializer(serializers.Serializer):
     self = serializers.CharField()
     cancel = serializers.CharField(allow_null=True)
     events = serializers.CharField()
     rerun = serializers.CharField(allow_null=True)
 
 
-class ArtifactSerializer(serializers.Serializer):
+@extend_schema_field({"type": "string", "format": "uri-reference"})
+class Where(serializers.Field):
+    """Where an artifact is given out."""
+
+    def to_representation(self, artifact: Artifact) -> str:
+        return f"/v1/tasks/{public_id(artifact.task_id)}/artifacts/{artifact.name}"
+
+
+class TaskArtifactSerializer(serializers.Serializer):
     """A file that the task made: `url` leads to a link, until it expires."""
 
     name = serializers.CharField()
     content_type = serializers.CharField()
     size = serializers.IntegerField(min_value=0)
     sha256 = serializers.CharField()
-    url = serializers.SerializerMethodField()
+    url = Where(source="*")
     expires_at = TimestampField()
-
-    def get_url(self, artifact: Artifact) -> str:
-        return f"/v1/tasks/{public_id(artifact.task_id)}/artifacts/{artifact.name}"
 
 
 class TaskSerializer(serializers.Serializer):
     """The task object, every key always there."""
 
-    object = serializers.ChoiceField(choices=["task"])
+    object = Constant("task")
     task_id = serializers.CharField()
-    status = serializers.ChoiceField(choices=[status.value for status in Status])
+    status = serializers.ChoiceField(choices=STATUSES)
     capability = serializers.CharField()
     model = serializers.CharField()
     resolved_model = serializers.CharField()
     metadata = serializers.DictField(child=serializers.CharField())
     input = serializers.DictField()
-    progress = ProgressSerializer()
-    output = serializers.JSONField(allow_null=True)
-    warnings = WarningSerializer(many=True)
+    progress = TaskProgressSerializer()
+    output = Anything()
+    warnings = TaskWarningSerializer(many=True)
     error = TaskErrorSerializer(allow_null=True)
-    usage = UsageSerializer()
-    billing = BillingSerializer()
-    callback = CallbackSerializer(allow_null=True)
+    usage = TaskUsageSerializer()
+    billing = TaskBillingSerializer()
+    callback = TaskCallbackSerializer(allow_null=True)
     created_at = TimestampField()
     started_at = TimestampField(allow_null=True)
     completed_at = TimestampField(allow_null=True)
     cancel_requested_at = TimestampField(allow_null=True)
-    links = LinksSerializer()
+    links = TaskLinksSerializer()
     seq = serializers.IntegerField()
     attempt = serializers.IntegerField()
     client_reference = serializers.CharField(allow_null=True)
@@ -147,21 +196,48 @@ class TaskSerializer(serializers.Serializer):
     rerun_of = serializers.CharField(allow_null=True)
     cancel_reason = serializers.CharField(allow_null=True)
     content_deleted_at = TimestampField(allow_null=True)
-    artifacts = ArtifactSerializer(many=True)
+    artifacts = TaskArtifactSerializer(many=True)
 
     def to_representation(self, task: Task) -> dict[str, Any]:
         return super().to_representation(_view(task))
 
 
-class EventSerializer(serializers.Serializer):
+class TaskSummarySerializer(TaskSerializer):
+    """A row of a list: the task without its heavy parts, unless `expand` asked for them."""
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        fields = super().get_fields()
+        for name in HEAVY:
+            fields[name].required = False
+        return fields
+
+
+class TaskListSerializer(serializers.Serializer):
+    """A page of tasks; `next_cursor` leads to the next one."""
+
+    object = Constant("list")
+    data = TaskSummarySerializer(many=True)
+    next_cursor = serializers.CharField(allow_null=True)
+    has_more = serializers.BooleanField()
+
+
+class TaskEventSerializer(serializers.Serializer):
     """One entry of a task's timeline, as the account's keys see it."""
 
-    object = serializers.ChoiceField(choices=["event"])
+    object = Constant("event")
     seq = serializers.IntegerField()
     type = serializers.CharField()
     created_at = TimestampField()
-    actor = serializers.ChoiceField(choices=["api_key", "operator", "system"])
+    actor = serializers.ChoiceField(choices=ACTORS)
     data = serializers.DictField()
+
+
+class TaskEventListSerializer(serializers.Serializer):
+    """A page of events; the next one begins after the `seq` of the last."""
+
+    object = Constant("list")
+    data = TaskEventSerializer(many=True)
+    has_more = serializers.BooleanField()
 
 
 def plain(number: Decimal) -> str:

@@ -60,7 +60,9 @@ class InputField(serializers.Field):
 
 
 class CallbackRequest(Input):
-    url = Text(max_length=2048)
+    """Where the task's end is told, signed with the account's secret."""
+
+    url = Text(max_length=2048, help_text="`http` or `https`, on port 80 or 443 of a public address.")
 
     def validate_url(self, value: str) -> str:
         try:
@@ -71,23 +73,43 @@ class CallbackRequest(Input):
 
 
 class CreateTask(Input):
-    """`POST /v1/tasks`."""
+    """What to do, with what, and within what bounds. `capability` or `model` is needed."""
 
-    capability = Text(required=False, max_length=100)
-    model = Text(required=False, max_length=64)
+    capability = Text(required=False, max_length=100, help_text="What to do; its default deployment does it.")
+    model = Text(required=False, max_length=64, help_text="The deployment that does it.")
     input = InputField()
     metadata = MetadataField(required=False, default=dict)
     callback = CallbackRequest(required=False, allow_null=True, default=None)
-    client_reference = Text(required=False, allow_null=True, default=None, max_length=255)
-    priority = Integer(required=False, default=5, min_value=0, max_value=9)
-    timeout = Integer(required=False, allow_null=True, default=None, min_value=1)
-    max_retries = Integer(required=False, allow_null=True, default=None, min_value=0)
-    deadline = Moment(required=False, allow_null=True, default=None)
-    not_before = Moment(required=False, allow_null=True, default=None)
+    client_reference = Text(
+        required=False, allow_null=True, default=None, max_length=255, help_text="A name of yours, to find it by."
+    )
+    priority = Integer(
+        required=False, default=5, min_value=0, max_value=9, help_text="Higher goes first among your own tasks."
+    )
+    timeout = Integer(
+        required=False,
+        allow_null=True,
+        default=None,
+        min_value=1,
+        help_text="Seconds that one run may take, within the deployment's.",
+    )
+    max_retries = Integer(
+        required=False,
+        allow_null=True,
+        default=None,
+        min_value=0,
+        help_text="How often a run is tried again that was lost or failed upstream, within the deployment's.",
+    )
+    deadline = Moment(
+        required=False, allow_null=True, default=None, help_text="Final by then, or failed. RFC 3339 with an offset."
+    )
+    not_before = Moment(
+        required=False, allow_null=True, default=None, help_text="Not started earlier. RFC 3339 with an offset."
+    )
 
 
 class ReasonedRequest(Input):
-    """`POST /v1/tasks/{id}/cancel`, `/pause` and `/resume`."""
+    """Why; the reason of a cancellation is shown in the task."""
 
     reason = Text(required=False, allow_null=True, default=None, max_length=500)
 

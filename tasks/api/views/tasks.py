@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 from django.http import HttpResponse
-from drf_spectacular.utils import extend_schema
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -20,7 +19,6 @@ from tasks.api.filters import TaskFilter
 from tasks.api.idempotency import idempotency
 from tasks.api.pagination import page_of
 from tasks.api.requests import body_of, own_task, seen_by
-from tasks.api.schema import EventSerializer, TaskSerializer
 from tasks.api.serializers import CreateTask, Nothing, ReasonedRequest
 from tasks.exceptions import Invalid, TaskNotFound
 from tasks.identifiers import parse_id
@@ -49,7 +47,6 @@ class TaskViewSet(Resource):
         method = self.request.method if self.request else None
         return getattr(self, "action_map", {}).get("get") == "retrieve" and method in ("GET", "HEAD")
 
-    @extend_schema(request=CreateTask, responses={202: TaskSerializer, 200: TaskSerializer})
     def create(self, request: Request) -> HttpResponse:
         """Submit a task: 202 with the whole object; 200 for a repeated Idempotency-Key."""
         body = body_of(request)
@@ -68,7 +65,6 @@ class TaskViewSet(Resource):
         )
         return the_new_task(submitted)
 
-    @extend_schema(responses=TaskSerializer(many=True))
     def list(self, request: Request) -> HttpResponse:
         """Summaries, newest first, a page at a time; a page of large tasks ends early."""
         page, parts = page_of(request), _parts(request)
@@ -80,7 +76,6 @@ class TaskViewSet(Resource):
             f'"next_cursor":{json.dumps(cursor)},"has_more":{json.dumps(more)}}}'
         )
 
-    @extend_schema(responses=TaskSerializer)
     def retrieve(self, request: Request, task_id: str) -> HttpResponse:
         """The whole object, with its `seq` as ETag; 304 when the client has seen that."""
         wanted = {"digest": digest_of(request), "id": parse_id(task_id), "seen": seen_by(request)}
@@ -101,7 +96,6 @@ class TaskViewSet(Resource):
             response["Retry-After"] = "1"
         return response
 
-    @extend_schema(request=ReasonedRequest, responses=TaskSerializer)
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, task_id: str) -> HttpResponse:
         """End a task now. One that has ended is answered as it is."""
@@ -110,7 +104,6 @@ class TaskViewSet(Resource):
         lifecycle.cancel(task, by=request.user.actor, reason=reason)
         return the_task(task)
 
-    @extend_schema(request=ReasonedRequest, responses=TaskSerializer)
     @action(detail=True, methods=["post"])
     def pause(self, request: Request, task_id: str) -> HttpResponse:
         """Keep a queued task from starting; its deadline stays. One that is paused already is answered as it is."""
@@ -119,7 +112,6 @@ class TaskViewSet(Resource):
         lifecycle.pause(task, by=request.user.actor, reason=reason)
         return the_task(task)
 
-    @extend_schema(request=ReasonedRequest, responses=TaskSerializer)
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, task_id: str) -> HttpResponse:
         """Let a paused task start again. One that is queued and not paused is answered as it is."""
@@ -128,7 +120,6 @@ class TaskViewSet(Resource):
         lifecycle.resume(task, by=request.user.actor, reason=reason)
         return the_task(task)
 
-    @extend_schema(request=None, responses={202: TaskSerializer, 200: TaskSerializer})
     @action(detail=True, methods=["post"])
     def rerun(self, request: Request, task_id: str) -> HttpResponse:
         """Submit a final task again: 202 with a new task."""
@@ -140,7 +131,6 @@ class TaskViewSet(Resource):
             lifecycle.rerun(task, account_id=user.account_id, api_key_id=user.api_key_id, actor=user.actor, **key)
         )
 
-    @extend_schema(responses=EventSerializer(many=True))
     @action(detail=True, methods=["get"])
     def events(self, request: Request, task_id: str) -> Response:
         """The task's timeline after a `seq`, a page at a time."""
@@ -151,7 +141,6 @@ class TaskViewSet(Resource):
         shown = [events.public(event) for event in found[:MOST_EVENTS]]
         return Response({"object": "list", "data": shown, "has_more": len(found) > MOST_EVENTS})
 
-    @extend_schema(request=None, responses={202: TaskSerializer})
     @action(detail=True, methods=["post"], url_path="callback/redeliver")
     def redeliver(self, request: Request, task_id: str) -> HttpResponse:
         """Deliver the task's callback again: the same id and bytes, fresh tries."""

@@ -1,0 +1,272 @@
+"""What the OpenAPI document says of each operation: the words, the answers and the refusals, by method and path."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.api import schema, serializers
+
+TAGS = {
+    "Tasks": "Submit a task, wait for it, list, cancel and rerun. One object carries the whole truth of a task.",
+    "Timeline": "What happened to a task, event by event: as pages, or as a stream.",
+    "Callbacks": "The signed message about a task's end that your server receives.",
+    "Artifacts": "The files that a task made.",
+}
+
+Shown = dict[str, Any]
+BINARY: Shown = {"type": "string", "format": "binary"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A success: what the body is, and the headers that come with it."""
+
+    description: str
+    body: Any = None
+    headers: tuple[str, ...] = ()
+    media_types: tuple[str, ...] = ("application/json",)
+    example: str | None = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation. `codes` are the refusals of its own, beside those that every operation has."""
+
+    id: str
+    tag: str
+    summary: str
+    description: str
+    answers: dict[int, Answer]
+    codes: tuple[str, ...] = ()
+    body: Any = None
+    example: str | None = None
+    parameters: tuple[str, ...] = ()
+    query: tuple[Shown, ...] = ()
+    public: bool = False
+
+
+def _query(name: str, description: str, schema: Shown) -> Shown:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+PATHS = {
+    "task_id": "The task's id, `task_` and 26 characters.",
+    "name": "The artifact's name, as in the task's `artifacts`.",
+    "signed": "The signed end of a link that was given out.",
+}
+TEXT: Shown = {"type": "string", "minLength": 1, "maxLength": 255}
+MOMENT: Shown = {"type": "string", "format": "date-time"}
+LIMIT = _query(
+    "limit",
+    "How many rows a page has; 100 at most, whatever is asked for.",
+    {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": 20},
+)
+CURSOR = _query("cursor", "The `next_cursor` of the page before, with the same filters.", {"type": "string"})
+
+TASK = schema.TaskSerializer
+
+WEBHOOKS = {
+    "task.succeeded": "A task succeeded.",
+    "task.failed": "A task failed; `data.error` says why.",
+    "task.canceled": "A task was canceled.",
+}
+
+# What only parameters name.
+SCHEMAS: dict[str, Shown] = {
+    "Order": {"type": "string", "enum": ["asc", "desc"]},
+    "TaskPart": {"type": "string", "enum": ["all", *schema.HEAVY]},
+}
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("POST", "/v1/tasks"): Operation(
+        id="createTask",
+        tag="Tasks",
+        summary="Submit a task",
+        description=(
+            "Name a `model` (a deployment), a `capability` (its default deployment is used) or both. The input is "
+            "checked, the task is quoted and its ceiling is held before the answer: 202 with the whole task. With an "
+            "`Idempotency-Key`, the same request again is answered 200 with the same task as it is now and "
+            "`Idempotent-Replayed: true`."
+        ),
+        body=serializers.CreateTask,
+        example="create_task",
+        answers={
+            202: Answer("The task was accepted.", TASK, ("Location",), example="queued_task"),
+            200: Answer(
+                "The task that this Idempotency-Key made before.",
+                TASK,
+                ("Location", "Idempotent-Replayed"),
+                example="succeeded_task",
+            ),
+        },
+        codes=(
+            "insufficient_balance",
+            "spend_cap_reached",
+            "idempotency_key_reused",
+            "unsupported_capability",
+            "unsupported_model",
+            "too_many_pending_tasks",
+        ),
+        parameters=("IdempotencyKey",),
+    ),
+    ("GET", "/v1/tasks"): Operation(
+        id="listTasks",
+        tag="Tasks",
+        summary="List tasks",
+        description=(
+            "Your account's tasks, newest first, a page at a time. Rows are summaries; `expand` adds the heavy parts. "
+            "A page of large tasks ends early: go by `has_more`."
+        ),
+        answers={200: Answer("A page of tasks.", schema.TaskListSerializer, example="task_list")},
+        codes=("invalid_request", "invalid_cursor"),
+        query=(
+            _query(
+                "status",
+                "Only tasks of these statuses.",
+                {"type": "array", "items": {"$ref": "#/components/schemas/TaskStatus"}, "minItems": 1, "maxItems": 20},
+            ),
+            _query("capability", "Only tasks of this capability.", TEXT),
+            _query("model", "Only tasks of this deployment.", TEXT),
+            _query("client_reference", "Only tasks with this reference of yours.", TEXT),
+            _query("created_after", "Only tasks created later than this moment.", MOMENT),
+            _query("created_before", "Only tasks created earlier than this moment.", MOMENT),
+            _query(
+                "id",
+                "Only these tasks; ids that are not yours are not found.",
+                {"type": "array", "items": TEXT, "minItems": 1, "maxItems": 100},
+            ),
+            LIMIT,
+            CURSOR,
+            _query("order", "By age: `desc` is newest first.", {"$ref": "#/components/schemas/Order"}),
+            _query(
+                "expand",
+                "What each row carries beside the summary; `all` is everything.",
+                {
+                    "type": "array",
+                    "items": {"$ref": "#/components/schemas/TaskPart"},
+                    "minItems": 1,
+                    "maxItems": 20,
+                },
+            ),
+        ),
+    ),
+    ("GET", "/v1/tasks/{task_id}"): Operation(
+        id="getTask",
+        tag="Tasks",
+        summary="Read a task",
+        description=(
+            "The whole task, with its `seq` as strong `ETag`. Send that as `If-None-Match` and an unchanged task is a "
+            "304 without a body. While the task is unfinished, `Retry-After` says when to ask again."
+        ),
+        answers={
+            200: Answer("The task.", TASK, ("ETag", "Retry-After"), example="succeeded_task"),
+            304: Answer("The task has not changed.", None, ("ETag", "Retry-After")),
+        },
+        codes=("task_not_found",),
+        parameters=("IfNoneMatch",),
+    ),
+    ("POST", "/v1/tasks/{task_id}/cancel"): Operation(
+        id="cancelTask",
+        tag="Tasks",
+        summary="Cancel a task",
+        description=(
+            "Ends the task now: whatever still runs changes nothing more. A task that has ended already is answered "
+            "200 as it is, unchanged."
+        ),
+        body=serializers.ReasonedRequest,
+        example="cancel_task",
+        answers={200: Answer("The task, which has ended.", TASK, example="canceled_task")},
+        codes=("task_not_found",),
+    ),
+    ("POST", "/v1/tasks/{task_id}/pause"): Operation(
+        id="pauseTask",
+        tag="Tasks",
+        summary="Keep a queued task from starting",
+        description="Its deadline and its ttl run on. A task that is paused already is answered as it is.",
+        body=serializers.ReasonedRequest,
+        answers={200: Answer("The task, `paused_at` set.", TASK)},
+        codes=("task_not_found", "task_not_queued"),
+    ),
+    ("POST", "/v1/tasks/{task_id}/resume"): Operation(
+        id="resumeTask",
+        tag="Tasks",
+        summary="Let a paused task start again",
+        description="A task that is queued and not paused is answered as it is.",
+        body=serializers.ReasonedRequest,
+        answers={200: Answer("The task.", TASK)},
+        codes=("task_not_found", "task_not_queued"),
+    ),
+    ("POST", "/v1/tasks/{task_id}/rerun"): Operation(
+        id="rerunTask",
+        tag="Tasks",
+        summary="Run a final task again",
+        description=(
+            "Makes a new task with the same input that points back by `rerun_of`, quoted and charged on its own. A "
+            "task and its reruns have at most one unfinished at a time."
+        ),
+        answers={
+            202: Answer("The new task.", TASK, ("Location",), example="queued_task"),
+            200: Answer(
+                "The task that this Idempotency-Key made before.",
+                TASK,
+                ("Location", "Idempotent-Replayed"),
+                example="succeeded_task",
+            ),
+        },
+        codes=(
+            "task_not_found",
+            "task_not_final",
+            "insufficient_balance",
+            "spend_cap_reached",
+            "idempotency_key_reused",
+            "unsupported_capability",
+            "unsupported_model",
+            "too_many_pending_tasks",
+        ),
+        parameters=("IdempotencyKey",),
+    ),
+    ("GET", "/v1/tasks/{task_id}/events"): Operation(
+        id="listTaskEvents",
+        tag="Timeline",
+        summary="Read a task's timeline",
+        description="The events after a `seq`, oldest first, a page at a time.",
+        answers={200: Answer("A page of events.", schema.TaskEventListSerializer, example="event_list")},
+        codes=("invalid_request", "task_not_found"),
+        query=(
+            _query(
+                "after",
+                "The `seq` of the last event that you have.",
+                {"type": "integer", "minimum": 0, "maximum": 999_999_999_999_999_999, "default": 0},
+            ),
+        ),
+    ),
+    ("POST", "/v1/tasks/{task_id}/callback/redeliver"): Operation(
+        id="redeliverCallback",
+        tag="Callbacks",
+        summary="Deliver a task's callback again",
+        description="The same id and the same bytes, with fresh tries.",
+        answers={202: Answer("The task, its callback pending again.", TASK, example="succeeded_task")},
+        codes=("task_not_found", "not_found", "task_not_final"),
+    ),
+    ("GET", "/v1/tasks/{task_id}/artifacts/{name}"): Operation(
+        id="getArtifact",
+        tag="Artifacts",
+        summary="Get a link to a file",
+        description="Leads to a signed link, made for this request, that needs no key and is good for a few minutes.",
+        answers={302: Answer("The link is in `Location`.", None, ("Location",))},
+        codes=("not_found", "gone"),
+    ),
+    ("GET", "/v1/artifacts/{signed}"): Operation(
+        id="downloadArtifact",
+        tag="Artifacts",
+        summary="Download a file by its link",
+        description="The file, or one range of its bytes. The link is what `getArtifact` leads to.",
+        answers={
+            200: Answer("The file.", BINARY, ("ETag",), ("application/octet-stream",)),
+            206: Answer("A range of its bytes.", BINARY, ("ETag",), ("application/octet-stream",)),
+            304: Answer("You have this file already.", None, ("ETag",)),
+            416: Answer("The file has no such bytes."),
+        },
+        codes=("forbidden", "not_found", "gone"),
+        public=True,
+    ),
+}
