@@ -30,8 +30,13 @@ ANSWER: dict[str, Shown] = {
         "description": "The answer is about what an earlier request with this key made.",
         "schema": {"type": "string", "const": "true"},
     },
+    "RateLimit-Limit": {"description": "Requests a minute.", "schema": {"type": "integer", "minimum": 0}},
+    "RateLimit-Remaining": {"description": "Requests left of them.", "schema": {"type": "integer", "minimum": 0}},
+    "RateLimit-Reset": {"description": "Seconds to the next minute.", "schema": {"type": "integer", "minimum": 0}},
     "WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string", "const": "Bearer"}},
 }
+# On every answer to a key, as long as anybody counts.
+RATE = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 WEBHOOK = {
     "webhook-id": "The id of the message, the same on every try: what you have taken already, you can skip.",
     "webhook-timestamp": "When this try was sent, in seconds since 1970; refuse one that is minutes old.",

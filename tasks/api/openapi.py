@@ -17,7 +17,14 @@ from tasks.capabilities.inputs import Input
 Shown = dict[str, Any]
 
 EVERYWHERE = ("invalid_header", "internal_error", "unavailable")
-WITH_A_KEY = ("unauthorized", "invalid_api_key", "account_disabled", "insufficient_scope", "not_acceptable")
+WITH_A_KEY = (
+    "unauthorized",
+    "invalid_api_key",
+    "account_disabled",
+    "insufficient_scope",
+    "rate_limited",
+    "not_acceptable",
+)
 WITH_A_BODY = ("invalid_json", "payload_too_large", "unsupported_media_type", "invalid_request")
 
 
@@ -85,7 +92,7 @@ class Schema(AutoSchema):
         return {str(status): self._answer(answer) for status, answer in operation.answers.items()}
 
     def _answer(self, answer: Answer) -> Shown:
-        shown: Shown = {"description": answer.description, "headers": _headers(answer.headers)}
+        shown: Shown = {"description": answer.description, "headers": _headers((*answer.headers, *self._rate()))}
         if answer.body is not None:
             plain = (
                 answer.body if isinstance(answer.body, dict) else self.resolve_serializer(answer.body, "response").ref
