@@ -94,11 +94,15 @@ class Schema(AutoSchema):
     def _answer(self, answer: Answer) -> Shown:
         shown: Shown = {"description": answer.description, "headers": _headers((*answer.headers, *self._rate()))}
         if answer.body is not None:
-            plain = (
-                answer.body if isinstance(answer.body, dict) else self.resolve_serializer(answer.body, "response").ref
-            )
-            shown["content"] = {name: {"schema": plain, **_examples(answer.example)} for name in answer.media_types}
+            media = {"schema": self._shape(answer.body), **_examples(answer.example)}
+            shown["content"] = dict.fromkeys(answer.media_types, media)
         return shown
+
+    def _rate(self) -> tuple[str, ...]:
+        return () if OPERATIONS[self.method, self.path].public else headers.RATE
+
+    def _shape(self, body: Any) -> Shown:
+        return body if isinstance(body, dict) else self.resolve_serializer(body, "response").ref
 
     def _refusals(self, operation: Operation) -> Shown:
         schema = self.resolve_serializer(ErrorResponseSerializer, "response").ref
