@@ -42,6 +42,8 @@ ROOM = 12 * 2**20
 ROOM_A_HOST = 2**20
 # Paused receivers of a host are probed beside the ten, so that neither takes the other's places.
 PROBES_A_HOST = 3
+# Probes of a turn: their bodies take room, too, and its end is seen afterwards only.
+PROBES = 10
 # So many failures in a row pause a receiver: a URL, without its query, of one account.
 FAILURES = 10
 # Rows that wait, or no longer wait, for a receiver move this many at a time.
@@ -178,7 +180,8 @@ def claim(places: int, *, room: int = ROOM) -> list[Owed]:
                 rows(load("park_callbacks"), {"receivers": list(paused), "batch": BATCH})
         if not paused or len(leased) >= places:
             break
-    return leased + _probes(places - len(leased)) if len(leased) < places else leased
+    places, room = places - len(leased), room - sum(owed.room for owed in leased)
+    return leased + _probes(min(places, PROBES)) if places and room > 0 else leased
 
 
 def _due(places: int, room: int) -> tuple[list[Owed], set[int]]:

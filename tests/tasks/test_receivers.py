@@ -320,6 +320,14 @@ def test_three_receivers_of_a_host_are_probed_at_a_time(owe):
     assert len({each.probes for each in first + second}) == 4
 
 
+def test_no_probe_is_made_while_there_is_no_room_for_its_body(owe):
+    pause(owe, "http://127.0.0.1:9/", of=account("100"))
+    Known.objects.update(next_probe_at=now())
+
+    assert delivery.claim(200, room=0) == []
+    assert len(delivery.claim(200, room=1)) == 1
+
+
 def test_old_receivers_are_forgotten_unless_something_waits(owe, settings):
     settings.CALLBACK_ATTEMPT_DAYS = 30
     pause(owe, "http://127.0.0.1:9/", of=account("100"))
