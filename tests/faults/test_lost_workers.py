@@ -53,17 +53,18 @@ def test_the_task_of_a_killed_worker_is_retried_by_another(crew, witness):
     assert buckets(task.account) == {"available": 9, "held": 0, "charged": 1}
 
 
-def test_a_task_that_kills_its_workers_is_given_up_for_nothing(crew, witness):
-    crew.worker("poison")
-    of, to = account(), deployment(queue="poison", max_retries=1)
-    task = submit(of, to, input={"how": "die", "witness": str(witness)})
+@pytest.mark.parametrize(("how", "retries"), [("die", 1), ("leave", 0)])
+def test_a_task_that_kills_its_workers_is_given_up_for_nothing(crew, witness, how, retries):
+    crew.worker(how)
+    of, to = account(), deployment(queue=how, max_retries=retries)
+    task = submit(of, to, input={"how": how, "witness": str(witness)})
     task = ended(task)
 
     after = ended(submit(of, to))
 
     assert (task.status, task.error["code"]) == ("failed", "worker_lost")
-    assert runs(task) == [("exception", "claim_expired")] * 2
-    assert len(set(witness.pids())) == 2
+    assert runs(task) == [("exception", "claim_expired")] * (retries + 1)
+    assert len(set(witness.pids())) == retries + 1
     assert after.status == "succeeded"
     assert buckets(of) == {"available": 9, "held": 0, "charged": 1}
     assert_sound(of)
