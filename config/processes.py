@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from config import interruptions
 
@@ -38,7 +38,8 @@ class Program:
     """What is run, and how it is asked to stop: signals with the seconds each is given, then SIGKILL.
 
     Programs of the lowest stage are stopped first. One that `reports` is ready when it says so, the others when they
-    are started. `orphaned` is the signal it gets when we are killed.
+    are started. One that has been silent for `silence` seconds since then is killed, and started again as if it had
+    died; 0 lets it be silent. `orphaned` is the signal it gets when we are killed.
     """
 
     name: str
@@ -48,13 +49,19 @@ class Program:
     orphaned: signal.Signals = signal.SIGTERM
     stage: int = 0
     reports: bool = True
+    silence: float = 0.0
+
+
+def reporter() -> BinaryIO | None:
+    """Where to tell whoever started this process, if it asked to be told; it is given once."""
+    number = os.environ.pop(READY_FD, "")
+    return open(int(number), "wb", buffering=0) if number else None
 
 
 def report_ready() -> None:
     """Tell whoever started this process, if it asked to be told, that its work has begun."""
-    number = os.environ.pop(READY_FD, "")
-    if number:
-        with contextlib.suppress(OSError), open(int(number), "wb") as pipe:
+    if pipe := reporter():
+        with contextlib.suppress(OSError), pipe:
             pipe.write(b"ready\n")
 
 
@@ -99,6 +106,7 @@ class Child:
         self.lines = Lines()
         self.last_words = ""
         self.ready = False
+        self.silent = 0.0
         self.deaths: list[float] = []
         self.restart_at = 0.0
 
@@ -119,7 +127,7 @@ class Child:
         )
         os.close(lines)
         os.close(tell)
-        self.ready, self.last_words = not self.program.reports, ""
+        self.ready, self.silent, self.last_words = not self.program.reports, 0.0, ""
         return heard, told
 
     @property
@@ -162,6 +170,7 @@ class Supervisor:
         self.width = max(len(program.name) for program in programs)
         self.selector = selectors.DefaultSelector()
         self.asked = 0
+        self.looked_at = time.monotonic()
 
     def run(self, *, ready: Callable[[], bool], tend: Callable[[], None] = lambda: None) -> None:
         """Run until SIGINT, SIGTERM or SIGHUP; then stop all of them. Raises GivenUp.
@@ -224,7 +233,7 @@ class Supervisor:
 
     def _be_told(self, child: Child, pipe: int) -> None:
         if self._read(pipe):
-            child.ready = True
+            child.ready, child.silent = True, 0.0
 
     def _read(self, pipe: int) -> bytes:
         """What waits in the pipe; at its end nothing, and it is closed."""
@@ -238,7 +247,14 @@ class Supervisor:
         return data
 
     def _look_after_each(self) -> None:
+        # While we were stopped ourselves nobody could be heard: that is not their silence.
+        passed, self.looked_at = min(time.monotonic() - self.looked_at, 1.0), time.monotonic()
         for child in self.children:
+            child.silent += passed if child.ready else 0.0
+            if 0 < child.program.silence < child.silent:
+                self._show(child, [f"has been silent for {child.silent:.0f} s; it is killed"])
+                child.kill()
+                child.silent = 0.0
             if child.process is None:
                 if time.monotonic() >= child.restart_at:
                     self._start(child)

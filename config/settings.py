@@ -134,6 +134,7 @@ HEARTBEAT_SECONDS = env.float("HEARTBEAT_SECONDS", default=15)
 INTERRUPT_GRACE_SECONDS = env.float("INTERRUPT_GRACE_SECONDS", default=15)
 LAST_RESORT_SECONDS = env.float("LAST_RESORT_SECONDS", default=120)
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=2)
+WATCHDOG_SECONDS = env.float("WATCHDOG_SECONDS", default=30)  # that a worker may stand still though it has work
 RETRY_BACKOFF_SECONDS = env.float("RETRY_BACKOFF_SECONDS", default=5)
 STOP_SECONDS = env.float("STOP_SECONDS", default=10)  # that a stopping worker gives running tasks to end
 

@@ -22,7 +22,8 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from setproctitle import setproctitle
 
-from config.processes import report_ready
+from config import consuming
+from config.processes import reporter
 
 LOOK_SECONDS = 3.0
 # After work was asked to end with its worker: to clean up, and for its task to be given back.
@@ -34,8 +35,8 @@ logger = logging.getLogger(__name__)
 def extend(app: Celery) -> None:
     """Give the application's workers the option, and the step that heeds it."""
     app.user_options["worker"].add(Option(["--all-queues"], is_flag=True, help="Serve the queues of all deployments."))
-    app.steps["consumer"].add(FollowDeployments)
     app.steps["worker"].add(StopInTime)
+    app.steps["consumer"].update([FollowDeployments, consuming.KeepConsuming])
     # Messages are JSON and carry a queue's name: a container's root is no danger here, and ten lines each start are.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
@@ -103,7 +104,9 @@ class StopInTime(bootsteps.StartStopStep):
 @worker_ready.connect
 def _is_ready(sender: Any, **_: Any) -> None:
     setproctitle(f"counterfoil: {sender.hostname.partition('@')[0]}")
-    report_ready()
+    if pipe := reporter():
+        pipe.write(b"ready\n")
+        consuming.beat(pipe)
 
 
 @worker_process_init.connect

@@ -141,6 +141,7 @@ def programs(host: str, port: int, workers: int) -> list[Program]:
             farewell=patience,
             orphaned=signal.SIGQUIT,
             stage=1,
+            silence=settings.WATCHDOG_SECONDS,
         ),
         Program(
             "callbacks",
@@ -149,6 +150,7 @@ def programs(host: str, port: int, workers: int) -> list[Program]:
             farewell=patience,
             orphaned=signal.SIGQUIT,
             stage=1,
+            silence=settings.WATCHDOG_SECONDS,
         ),
         Program("sweeper", (sys.executable, "manage.py", "sweep"), shared, stage=2, reports=False),
     ]
