@@ -116,7 +116,7 @@ REDIS_URL = env.str("REDIS_URL", default="") or embedded.redis_url(EMBEDDED)
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 CELERY_BROKER_URL = embedded.broker_url(REDIS_URL)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 30, "health_check_interval": 10}
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 5, "health_check_interval": 10}
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False

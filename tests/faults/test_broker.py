@@ -13,7 +13,7 @@ from kombu import pools
 from config import embedded
 from tasks import queues
 from tests.builders import account, deployment, submit
-from tests.faults.engines import Broker
+from tests.faults.engines import Broker, Line
 from tests.faults.processes import Crew, ended, runs, until
 from tests.tasks.api.client import Consumer
 
@@ -143,3 +143,24 @@ def test_work_goes_on_while_the_broker_is_frozen_and_the_next_begins_when_it_is_
 
     assert {ended(each, within=15).attempt for each in [*under_way, task]} == {1}
     assert (worker.poll(), sweeper.poll()) == (None, None)
+
+
+@pytest.mark.chaos
+def test_a_worker_whose_connection_fell_silent_takes_a_new_one(broker, crew, tmp_path):
+    broker.start()
+    crew.sweeper()
+    (tmp_path / "behind").mkdir()
+    with Line(broker.folder / "line.sock", broker.socket) as line:
+        behind = Crew(tmp_path / "behind", REDIS_URL=f"unix://{line.here}?db=0")
+        worker = behind.worker("default")
+        ended(submit())
+        line.swallow()
+
+        try:
+            task = ended(submit(), within=60)
+        finally:
+            behind.dismiss()
+            print(behind.said())
+
+    assert (task.status, task.attempt) == ("succeeded", 1)
+    assert worker.returncode == -signal.SIGKILL
