@@ -38,6 +38,14 @@ def install(apps, schema_editor):
         is_default=True,
     )
     Deployment.objects.create(
+        name="image-transform",
+        capability="image.transform",
+        resolved_model="image-transform-1",
+        rate_card=card,
+        timeout=120,
+        is_default=True,
+    )
+    Deployment.objects.create(
         name="echo",
         capability="test.echo",
         resolved_model="echo-1",

@@ -8,8 +8,10 @@ import pytest
 from django.utils.timezone import now
 
 from tasks import lifecycle
+from tasks.models import Task
 from tests.builders import account, assert_sound, buckets, deployment, submit
 from tests.faults.processes import HASTE, alive, ended, kill_group, runs, until
+from tests.receiver import RawServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -131,6 +133,18 @@ def test_a_run_ends_at_the_deadline(witness, to):
     assert (task.status, task.error["code"]) == ("failed", "deadline_exceeded")
     assert task.completed_at - task.deadline < timedelta(seconds=SOON)
     assert runs(task) == [("exception", "deadline_exceeded")]
+
+
+def test_cancel_stops_a_worker_that_waits_for_a_silent_server(to):
+    fetching = deployment(queue=QUEUE, capability="image.transform", prices=[("task", "1")], max_retries=0)
+    with RawServer(b"HTTP/1.1 200 OK\r\n") as url:
+        task = submit(to=fetching, input={"image_url": url})
+        until(lambda: Task.objects.get(pk=task.pk).progress["stage"] == "reading")
+
+        lifecycle.cancel(task.pk, by="api_key:test")
+
+        assert seconds_until_the_next_is_served(to) < SOON
+    assert runs(task) == [("exception", "canceled")]
 
 
 def test_what_was_streamed_until_the_cancel_is_charged_where_the_quote_says_so(witness):

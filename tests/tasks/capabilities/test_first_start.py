@@ -31,13 +31,17 @@ def offered():
     return list(Deployment.objects.order_by("name").values_list("name", "capability", "is_default", "is_active"))
 
 
-def test_an_empty_database_gets_two_deployments(empty, settings):
+def test_an_empty_database_gets_three_deployments(empty, settings):
     settings.DEBUG = settings.ENABLE_TEST_CAPABILITIES = False
 
     install(apps, None)
 
-    assert offered() == [("echo", "test.echo", True, False), ("text-analyze", "text.analyze", True, True)]
-    assert [to.rate_card.name for to in Deployment.objects.all()] == ["standard", "standard"]
+    assert offered() == [
+        ("echo", "test.echo", True, False),
+        ("image-transform", "image.transform", True, True),
+        ("text-analyze", "text.analyze", True, True),
+    ]
+    assert [to.rate_card.name for to in Deployment.objects.all()] == ["standard"] * 3
     for to in Deployment.objects.all():
         to.full_clean()
         assert get(to.capability) is not None
@@ -87,7 +91,10 @@ def test_echo_follows_the_settings_and_nothing_else_does(empty, settings):
         settings.ENABLE_TEST_CAPABILITIES = allowed
         activate_test_capabilities()
 
-        assert [name for name, _, _, active in offered() if active] == ["echo"] * allowed + ["text-analyze"]
+        assert [name for name, _, _, active in offered() if active] == ["echo"] * allowed + [
+            "image-transform",
+            "text-analyze",
+        ]
 
 
 def test_a_first_task_is_quoted_run_and_charged_as_quoted(empty):
@@ -128,5 +135,5 @@ def test_migrating_an_empty_database_installs_them(empty):
     operation.code(apps, None)
 
     names = set(Deployment.objects.values_list("name", flat=True))
-    assert {"echo", "text-analyze"} <= names
+    assert {"echo", "image-transform", "text-analyze"} <= names
     assert all(re.fullmatch(r"[a-z][a-z0-9-]{0,36}[a-z0-9]", name) for name in names)
