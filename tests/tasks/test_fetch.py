@@ -1,7 +1,9 @@
 """What a task's input may name by its URL: fetched from real servers, whole or not at all."""
 
+import math
 import signal
 import socket
+import sys
 import time
 
 import pytest
@@ -102,10 +104,16 @@ def test_proxies_of_the_environment_are_not_used(monkeypatch):
 @pytest.fixture
 def _stoppable(settings):
     settings.HEARTBEAT_SECONDS = 0.02
-    before = signal.getsignal(signal.SIGUSR2)
+    before, hook = signal.getsignal(signal.SIGUSR2), sys.unraisablehook
     interrupts.install()
     yield
     signal.signal(signal.SIGUSR2, before)
+    sys.unraisablehook, interrupts._leaving = hook, False
+
+
+def watched(left):
+    """A watch that hears this of its lease, with all the time there is."""
+    return Watch(lambda: left, timeout=60, left=math.inf, abandon=None)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -115,10 +123,10 @@ def test_an_interruption_ends_the_wait_for_a_silent_server(answer):
     started = time.monotonic()
 
     with RawServer(answer) as url, pytest.raises(Interrupted, match="lost"):
-        Watch(lambda: False, timeout=60)(lambda: net.fetch(url, most=MOST))
+        watched(None)(lambda: net.fetch(url, most=MOST))
 
     assert time.monotonic() - started < 1
-    assert Watch(lambda: True, timeout=60)(lambda: fetch(Reply(200, body=b"next"))[0]) == b"next"
+    assert watched(math.inf)(lambda: fetch(Reply(200, body=b"next"))[0]) == b"next"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -128,6 +136,6 @@ def test_an_interruption_ends_the_wait_for_a_slow_name_server(monkeypatch):
     started = time.monotonic()
 
     with pytest.raises(Interrupted):
-        Watch(lambda: False, timeout=60)(lambda: net.fetch("http://slow.example.com/", most=MOST))
+        watched(None)(lambda: net.fetch("http://slow.example.com/", most=MOST))
 
     assert time.monotonic() - started < 0.5
