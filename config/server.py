@@ -1,7 +1,7 @@
 """The web: granian runs the WSGI application, `python -m config.server [--host HOST] [--port PORT]`.
 
-Whoever streams is told to end by a pipe: `DRAIN_FD` is its reading end, and it is at its end as soon as the server
-stops or is gone. Signals will not do, since granian takes them for itself in its workers.
+Whoever streams is told to end by a pipe, which is at its end as soon as the server stops or is gone. Signals will not
+do, since granian takes them for itself in its workers.
 """
 
 import argparse
@@ -24,7 +24,6 @@ from granian.log import LogLevels
 from config import ports
 from config.processes import report_ready
 
-DRAIN_FD = "DRAIN_FD"
 APPLICATION = "config.wsgi:application"
 THREADS_BESIDE_STREAMS = 64
 KILL_AFTER = 5  # seconds that requests have to end
@@ -85,8 +84,8 @@ def launch(host: str, port: int) -> Server:
         port=port,
         interface=Interfaces.WSGI,
         workers=settings.WEB_WORKERS,
-        blocking_threads=settings.WEB_STREAMS + THREADS_BESIDE_STREAMS,
-        backpressure=1024,
+        blocking_threads=(threads := settings.WEB_STREAMS + THREADS_BESIDE_STREAMS),
+        backpressure=max(1024, threads),
         respawn_failed_workers=True,
         workers_kill_timeout=KILL_AFTER,
         log_level=LogLevels.error,
@@ -102,15 +101,17 @@ def load(reader: int, writer: int) -> Any:
 
     if multiprocessing.get_start_method() == "fork":
         os.close(writer)
-        os.environ[DRAIN_FD] = str(reader)
         threading.Thread(target=_end_with_the_server, args=(reader,), daemon=True).start()
     report_ready()
     return application
 
 
 def _end_with_the_server(reader: int) -> None:
-    """Stop when the server stops; also when it was killed and nobody is left to signal us."""
+    """End the streams and stop when the server stops; also when it was killed and nobody is left to signal us."""
+    from tasks.api.hub import hub
+
     os.read(reader, 1)
+    hub.drain()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(KILL_AFTER + 1)
     os._exit(1)

@@ -124,9 +124,13 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
 
-# The web: processes, and the open streams one of them may have, each of which keeps a thread.
+# The web: processes, and the open streams and waits that one of them may have, each of which keeps a thread; those that
+# one key may have, over all processes; how often a stream says that it lives, and how long it does at most.
 WEB_WORKERS = env.int("WEB_WORKERS", default=1)
 WEB_STREAMS = env.int("WEB_STREAMS", default=500)
+KEY_STREAMS = env.int("KEY_STREAMS", default=20)
+STREAM_HEARTBEAT_SECONDS = env.float("STREAM_HEARTBEAT_SECONDS", default=5)
+STREAM_SECONDS = env.float("STREAM_SECONDS", default=600)
 
 # Times, in seconds unless the name says otherwise.
 LEASE_SECONDS = env.float("LEASE_SECONDS", default=60)

@@ -6,6 +6,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from billing.statements import one
+from tasks import wire
 from tasks.models import TaskEvent
 
 # Two writers of one task take turns on its row, so every event has its own seq.
@@ -22,6 +23,7 @@ def record(task_id: UUID, type_: str, *, actor: str, **data: object) -> int | No
     What stands under `private` is shown to operators only.
     """
     row = one(RECORD, {"id": task_id, "type": type_, "data": Jsonb(data), "actor": actor})
+    wire.look_on_commit(task_id)
     return row[0] if row else None
 
 

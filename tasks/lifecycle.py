@@ -26,7 +26,7 @@ from billing.exceptions import KeyReused, NothingCharged
 from billing.failpoints import here, once_committed
 from billing.models import Charge, Transfer, UsageLine
 from billing.statements import one
-from tasks import artifacts, callbacks, events, queues
+from tasks import artifacts, callbacks, events, queues, wire
 from tasks.exceptions import IllegalMove, LeaseLost, TaskNotFound
 from tasks.models.fields import dumps
 from tasks.models.task import NO_PROGRESS
@@ -113,6 +113,7 @@ def claim(queue: str, *, worker: str) -> Claim | None:
         with transaction.atomic(durable=True):
             row = one(load("claim"), params | {"progress": Jsonb(NO_PROGRESS), "lost": lost})
         if row and row[0]:
+            wire.look_on_commit(row[0])
             return Claim(token, *row)
         if row is None and not lost:
             return None
@@ -132,6 +133,7 @@ def progress(claimed: Claim, *, percent: float | None, stage: str | None, messag
     shown = Jsonb({"percent": percent, "stage": stage, "message": message})
     if one(load("progress"), {"id": claimed.task_id, "token": claimed.token, "progress": shown}) is None:
         raise LeaseLost
+    wire.look_on_commit(claimed.task_id)
 
 
 def publish(claimed: Claim, *, text: str, offset: int, usage: dict[str, Decimal]) -> None:
@@ -140,6 +142,7 @@ def publish(claimed: Claim, *, text: str, offset: int, usage: dict[str, Decimal]
     said = {"token": claimed.token, "text": text, "offset": offset, "usage": measured}
     if one(load("publish"), said) is None:
         raise LeaseLost
+    wire.say_on_commit(claimed.task_id, attempt=claimed.attempt, offset=offset, text=text)
 
 
 @transaction.atomic(durable=True)
@@ -325,6 +328,7 @@ def _end(
     if callback:
         callbacks.freeze(callback[0], task.callback_format)
     queues.wake_on_commit(task.queue)
+    wire.look_on_commit(task.id)
 
 
 def _fail(
@@ -380,6 +384,7 @@ def _retry_or_fail(task: Locked, code: ErrorCode, message: str, *, resolved: Res
     )
     once_committed("requeue.after")
     queues.wake_on_commit(task.queue)
+    wire.look_on_commit(task.id)
 
 
 def backoff(attempt: int) -> float:

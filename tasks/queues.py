@@ -61,6 +61,20 @@ def depth(queue: str) -> int:
     return _client().llen(queue)
 
 
+def publish(channel: str, message: str) -> None:
+    """Tell whoever listens just now."""
+    with broker(channel) as client:
+        if client:
+            client.publish(channel, message)
+
+
+@contextmanager
+def broker(purpose: str) -> Iterator[redis.Redis | None]:
+    """The broker itself, or None while it is left alone; what it fails at is only logged."""
+    with _whatever_the_broker_does(purpose) as asked:
+        yield _client() if asked else None
+
+
 @contextmanager
 def _whatever_the_broker_does(queue: str) -> Iterator[bool]:
     """A dead broker is only logged: the rows wait, and the sweeper fills the queue when it is back.

@@ -17,10 +17,16 @@ def as_json(text: str, *, status: int = 200) -> HttpResponse:
 
 def the_task(task_id: UUID, *, status: int = 200) -> HttpResponse:
     """The whole object, as the task is now. Raises TaskNotFound."""
+    return as_json(text_of(task_id), status=status)
+
+
+def text_of(task_id: UUID) -> str:
+    """The JSON of the task as it is now. Raises TaskNotFound."""
     row = one("SELECT task_json(%(id)s)", {"id": task_id})
     if row is None or row[0] is None:
         raise TaskNotFound
-    return as_json(row[0], status=status)
+    text: str = row[0]
+    return text
 
 
 def the_new_task(submitted: Submitted) -> HttpResponse:

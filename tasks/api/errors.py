@@ -57,6 +57,10 @@ class InvalidCursor(Refusal):
     code, message = "invalid_cursor", "The cursor is not one of ours, or belongs to other filters."
 
 
+class Unavailable(Refusal):
+    code, status, retryable, retry_after = "unavailable", 503, True, 5
+
+
 def body(
     request: HttpRequest, *, code: str, message: str, param: str | None = None, details: Any = None
 ) -> dict[str, Any]:
@@ -82,7 +86,9 @@ def handle(error: Exception, context: dict[str, Any]) -> Response:
     status = CODES[answer["code"]].status
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return Response(body(context["request"], **answer), status=status, headers=headers)
+    # JSON, whatever the endpoint would have answered with.
+    answered = body(context["request"], **answer)
+    return Response(answered, status=status, headers=headers, content_type="application/json")
 
 
 def _answer(error: Exception) -> dict[str, Any]:

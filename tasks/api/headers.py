@@ -20,11 +20,22 @@ REQUEST: dict[str, Shown] = {
         "description": "The `ETag` of the last answer: an unchanged task is a 304.",
         "schema": {"type": "string"},
     },
+    "Prefer": {
+        "name": "Prefer",
+        "description": "`wait=N`: answer when the task is final, at the latest after N seconds, 60 at most.",
+        "schema": {"type": "string"},
+    },
+    "LastEventId": {
+        "name": "Last-Event-ID",
+        "description": "The `seq` of the last event that you have, as EventSource sends it; it goes before `after`.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999_999_999_999},
+    },
 }
 ANSWER: dict[str, Shown] = {
     "X-Request-Id": {"description": "The request's name: yours, or one of ours.", "schema": {"type": "string"}},
     "ETag": {"description": "The version of what was answered.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}},
+    "Preference-Applied": {"description": "The wait that was granted, as `wait=N`.", "schema": {"type": "string"}},
     "Location": {"description": "Where it is.", "schema": {"type": "string"}},
     "Idempotent-Replayed": {
         "description": "The answer is about what an earlier request with this key made.",

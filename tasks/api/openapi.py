@@ -10,6 +10,7 @@ from rest_framework import serializers
 
 from tasks.api import examples, headers
 from tasks.api.codes import CODES
+from tasks.api.endpoint import STREAM
 from tasks.api.operations import OPERATIONS, PATHS, SCHEMAS, TAGS, WEBHOOKS, Answer, Operation
 from tasks.api.schema import Anything
 from tasks.capabilities.inputs import Input
@@ -96,6 +97,8 @@ class Schema(AutoSchema):
         if answer.body is not None:
             media = {"schema": self._shape(answer.body), **_examples(answer.example)}
             shown["content"] = dict.fromkeys(answer.media_types, media)
+            if STREAM in answer.media_types:
+                shown["content"][STREAM] = {"schema": {"type": "string"}}
         return shown
 
     def _rate(self) -> tuple[str, ...]:

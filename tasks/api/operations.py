@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.api import schema, serializers
+from tasks.api.endpoint import STREAM
 
 TAGS = {
     "Tasks": "Submit a task, wait for it, list, cancel and rerun. One object carries the whole truth of a task.",
@@ -90,11 +91,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         body=serializers.CreateTask,
         example="create_task",
         answers={
-            202: Answer("The task was accepted.", TASK, ("Location",), example="queued_task"),
+            202: Answer("The task was accepted.", TASK, ("Location", "Preference-Applied"), example="queued_task"),
             200: Answer(
                 "The task that this Idempotency-Key made before.",
                 TASK,
-                ("Location", "Idempotent-Replayed"),
+                ("Location", "Idempotent-Replayed", "Preference-Applied"),
                 example="succeeded_task",
             ),
         },
@@ -106,7 +107,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             "unsupported_model",
             "too_many_pending_tasks",
         ),
-        parameters=("IdempotencyKey",),
+        parameters=("IdempotencyKey", "Prefer"),
     ),
     ("GET", "/v1/tasks"): Operation(
         id="listTasks",
@@ -155,14 +156,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         summary="Read a task",
         description=(
             "The whole task, with its `seq` as strong `ETag`. Send that as `If-None-Match` and an unchanged task is a "
-            "304 without a body. While the task is unfinished, `Retry-After` says when to ask again."
+            "304 without a body. While the task is unfinished, `Retry-After` says when to ask again. With `Prefer: "
+            "wait=N` the answer comes when the task is final, or is another than the one that you name, or after N "
+            "seconds; when too many wait already, it is 503 and you poll."
         ),
         answers={
-            200: Answer("The task.", TASK, ("ETag", "Retry-After"), example="succeeded_task"),
-            304: Answer("The task has not changed.", None, ("ETag", "Retry-After")),
+            200: Answer("The task.", TASK, ("ETag", "Retry-After", "Preference-Applied"), example="succeeded_task"),
+            304: Answer("The task has not changed.", None, ("ETag", "Retry-After", "Preference-Applied")),
         },
         codes=("task_not_found",),
-        parameters=("IfNoneMatch",),
+        parameters=("IfNoneMatch", "Prefer"),
     ),
     ("POST", "/v1/tasks/{task_id}/cancel"): Operation(
         id="cancelTask",
@@ -204,11 +207,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             "task and its reruns have at most one unfinished at a time."
         ),
         answers={
-            202: Answer("The new task.", TASK, ("Location",), example="queued_task"),
+            202: Answer("The new task.", TASK, ("Location", "Preference-Applied"), example="queued_task"),
             200: Answer(
                 "The task that this Idempotency-Key made before.",
                 TASK,
-                ("Location", "Idempotent-Replayed"),
+                ("Location", "Idempotent-Replayed", "Preference-Applied"),
                 example="succeeded_task",
             ),
         },
@@ -222,14 +225,30 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             "unsupported_model",
             "too_many_pending_tasks",
         ),
-        parameters=("IdempotencyKey",),
+        parameters=("IdempotencyKey", "Prefer"),
     ),
     ("GET", "/v1/tasks/{task_id}/events"): Operation(
         id="listTaskEvents",
         tag="Timeline",
         summary="Read a task's timeline",
-        description="The events after a `seq`, oldest first, a page at a time.",
-        answers={200: Answer("A page of events.", schema.TaskEventListSerializer, example="event_list")},
+        description=(
+            "The events after a `seq`, oldest first, a page at a time. With `Accept: text/event-stream` they come as "
+            "Server-Sent Events, and go on until the task is final: `id` is the `seq`, `event` the type, `data` an "
+            "object of `seq`, `type`, `created_at` and `data`. `task.progress` tells the present state. Text that the "
+            "task makes comes as `output.text`, all of it so far, and then `output.delta`, each an object of "
+            "`attempt`, `offset` (in characters) and `text`, without an `id`. A stream that ends before the task does "
+            "is asked for again with `Last-Event-ID`; when too many are open it is 503, and you poll."
+        ),
+        answers={
+            200: Answer(
+                "A page of events, or the stream.",
+                schema.TaskEventListSerializer,
+                media_types=("application/json", STREAM),
+                example="event_list",
+            ),
+            204: Answer("There will be no more events to stream."),
+        },
+        parameters=("LastEventId",),
         codes=("invalid_request", "task_not_found"),
         query=(
             _query(

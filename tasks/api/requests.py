@@ -5,6 +5,7 @@ from uuid import UUID
 
 from rest_framework.request import Request
 
+from tasks.api.errors import InvalidHeader
 from tasks.exceptions import Invalid, TaskNotFound
 from tasks.identifiers import parse_id
 from tasks.models import Task
@@ -27,5 +28,19 @@ def own_task(request: Request, task_id: str) -> UUID:
 
 def seen_by(request: Request) -> int | None:
     """The seq in If-None-Match, if it is one of ours."""
-    tag = request.headers.get("If-None-Match", "").removeprefix("W/").strip('"')
-    return int(tag) if tag.isascii() and tag.isdigit() and len(tag) < 19 else None
+    return _seq(request.headers.get("If-None-Match", "").removeprefix("W/").strip('"'))
+
+
+def told_to(request: Request) -> int:
+    """The seq up to which the client knows the events: Last-Event-ID, or `after`. Raises InvalidHeader or Invalid."""
+    if last := request.headers.get("Last-Event-ID"):
+        if (seq := _seq(last)) is None:
+            raise InvalidHeader("Last-Event-ID is the seq of an event.")
+        return seq
+    if (seq := _seq(request.query_params.get("after", "0"))) is None:
+        raise Invalid("after is the seq of an event.", param="/after")
+    return seq
+
+
+def _seq(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None

@@ -3,27 +3,24 @@
 import json
 from typing import Any
 
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseBase
 from rest_framework.decorators import action
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.statements import one
 from tasks import callbacks, events, lifecycle, submission
-from tasks.api import rates
-from tasks.api.answers import as_json, the_new_task, the_task
-from tasks.api.authentication import check_scope, digest_of
-from tasks.api.endpoint import Resource
-from tasks.api.errors import AccountDisabled, InvalidApiKey
+from tasks.api import preference, rates, streaming
+from tasks.api.answers import as_json, the_task
+from tasks.api.endpoint import STREAM, Resource
 from tasks.api.filters import TaskFilter
 from tasks.api.idempotency import idempotency
 from tasks.api.pagination import page_of
-from tasks.api.requests import body_of, own_task, seen_by
+from tasks.api.reading import Reading
+from tasks.api.requests import body_of, own_task, seen_by, told_to
 from tasks.api.serializers import CreateTask, Nothing, ReasonedRequest
-from tasks.exceptions import Invalid, TaskNotFound
-from tasks.identifiers import parse_id
+from tasks.exceptions import Invalid
 from tasks.models import Task
-from tasks.sql import load
 
 EXPANDABLE = ("input", "output", "usage", "billing", "callback")
 MOST_EVENTS = 100
@@ -63,7 +60,7 @@ class TaskViewSet(Resource):
                 **key,
             )
         )
-        return the_new_task(submitted)
+        return preference.the_new_task(request, submitted)
 
     def list(self, request: Request) -> HttpResponse:
         """Summaries, newest first, a page at a time; a page of large tasks ends early."""
@@ -77,24 +74,19 @@ class TaskViewSet(Resource):
         )
 
     def retrieve(self, request: Request, task_id: str) -> HttpResponse:
-        """The whole object, with its `seq` as ETag; 304 when the client has seen that."""
-        wanted = {"digest": digest_of(request), "id": parse_id(task_id), "seen": seen_by(request)}
-        row = one(load("read"), wanted)
-        if row is None:
-            raise InvalidApiKey
-        api_key_id, per_minute, is_active, scopes, seq, final, text = row
-        if not is_active:
-            raise AccountDisabled
-        unchanged = seq is not None and seq == wanted["seen"]
-        self.meet(rates.look if unchanged else rates.count, api_key_id, per_minute)
-        check_scope(scopes, self.reading)
-        if seq is None:
-            raise TaskNotFound
-        response = as_json(text) if text else HttpResponse(status=304)
-        response["ETag"] = f'"{seq}"'
-        if not final:
-            response["Retry-After"] = "1"
-        return response
+        """The whole object, with its `seq` as ETag; 304 when the client has seen that.
+
+        With `Prefer: wait=N` as soon as it is final, or is not what the client has seen, or after N seconds.
+        """
+        seen, patience = seen_by(request), preference.preferred(request)
+        reading = Reading.of(request, task_id, seen=seen)
+        self.meet(rates.look if reading.unchanged else rates.count, reading.api_key_id, reading.requests_per_minute)
+        reading.check(self.reading)
+        if patience and not reading.final and seen in (None, reading.seq):
+            preference.until_final(reading.task_id, reading.api_key_id, seconds=patience, seen=seen)
+            reading = Reading.of(request, task_id, seen=seen)
+            reading.check(self.reading)
+        return preference.applied(reading.response(), patience)
 
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, task_id: str) -> HttpResponse:
@@ -127,17 +119,18 @@ class TaskViewSet(Resource):
         user = request.user
         task = own_task(request, task_id)
         key = idempotency(request, route=f"rerun:{task}", body=request.data)
-        return the_new_task(
-            lifecycle.rerun(task, account_id=user.account_id, api_key_id=user.api_key_id, actor=user.actor, **key)
+        submitted = lifecycle.rerun(
+            task, account_id=user.account_id, api_key_id=user.api_key_id, actor=user.actor, **key
         )
+        return preference.the_new_task(request, submitted)
 
-    @action(detail=True, methods=["get"])
-    def events(self, request: Request, task_id: str) -> Response:
-        """The task's timeline after a `seq`, a page at a time."""
-        after = request.query_params.get("after", "0")
-        if not (after.isascii() and after.isdigit() and len(after) < 19):
-            raise Invalid("after is the seq of an event.", param="/after")
-        found = events.follow(own_task(request, task_id), after=int(after), limit=MOST_EVENTS + 1)
+    @action(detail=True, methods=["get"], renderer_classes=[JSONRenderer, streaming.EventStreamRenderer])
+    def events(self, request: Request, task_id: str) -> HttpResponseBase:
+        """The task's timeline after a `seq`: a page at a time, or as a stream that goes on until the task is final."""
+        task, after = own_task(request, task_id), told_to(request)
+        if request.accepted_renderer.media_type == STREAM:
+            return streaming.follow(request, task, after=after)
+        found = events.follow(task, after=after, limit=MOST_EVENTS + 1)
         shown = [events.public(event) for event in found[:MOST_EVENTS]]
         return Response({"object": "list", "data": shown, "has_more": len(found) > MOST_EVENTS})
 
