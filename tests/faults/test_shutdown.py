@@ -29,7 +29,7 @@ def test_a_worker_asked_to_stop_finishes_its_task_and_leaves_the_next(crew, witn
 
     worker.send_signal(signal.SIGTERM)
 
-    assert worker.wait(10) == 0
+    assert worker.wait(20) == 0
     assert Task.objects.get(pk=task.pk).status == "succeeded"
     assert Task.objects.get(pk=waiting.pk).status == "queued"
 
@@ -52,7 +52,7 @@ def test_a_worker_asked_to_stop_gives_back_what_does_not_end_in_its_time(hasty, 
 
     worker.send_signal(signal.SIGTERM)
 
-    assert worker.wait(10) is not None
+    assert worker.wait(20) is not None
     assert not alive(child)
     task.refresh_from_db()
     assert (task.status, task.attempt, task.retries_left) == ("queued", 2, 0)
@@ -70,7 +70,7 @@ def test_a_worker_asked_twice_gives_its_work_the_same_time(hasty, witness):
     time.sleep(0.1)
     worker.send_signal(signal.SIGTERM)
 
-    assert worker.wait(10) == 0
+    assert worker.wait(20) == 0
     assert runs(task) == [("exception", "worker_shutdown"), ("pending", None)]
 
 
@@ -80,7 +80,7 @@ def test_an_idle_worker_stops_at_once(hasty, witness):
 
     worker.send_signal(signal.SIGTERM)
 
-    assert worker.wait(5) == 0
+    assert worker.wait(15) == 0
 
 
 def test_a_process_that_is_asked_alone_gives_its_task_back_and_is_replaced(hasty, witness):
@@ -103,7 +103,7 @@ def test_a_worker_asked_to_stop_while_the_database_is_away_stops(hasty, witness)
 
     with nobody_connects():
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(12) == 0
+        assert worker.wait(25) == 0
 
     task.refresh_from_db()
     assert task.status == "running"  # until its lease runs out
@@ -131,7 +131,7 @@ def test_a_worker_told_to_stop_now_gives_its_task_back_unspent(crew, witness):
     until(witness.pids)
 
     worker.send_signal(signal.SIGQUIT)
-    worker.wait(10)
+    worker.wait(20)
     kill_group(worker)
     crew.worker("cold")
     task = ended(task)
