@@ -8,8 +8,8 @@ import pytest
 from django.db import connection
 from django.utils.timezone import now
 
-from billing.exceptions import NothingCharged, RefundTooLarge
-from billing.models import UsageLine
+from billing.exceptions import InsufficientBalance, NothingCharged, RefundTooLarge
+from billing.models import Account, Price, UsageLine
 from tasks import lifecycle
 from tasks.exceptions import LeaseLost, TaskNotFound
 from tasks.models import Callback, Run, Task, TaskEvent
@@ -367,3 +367,74 @@ def test_text_is_kept_as_it_is_and_not_in_escapes():
     with connection.cursor() as cursor:
         cursor.execute("SELECT input::text, output::text FROM tasks_task WHERE id = %s", [task.pk])
         assert cursor.fetchone() == ('{"text": "é😀"}', '{"text": "é😀"}')
+
+
+METERED = [("task", "0.25"), ("input_tokens", "0.3", 1000), ("output_tokens", "0.00005"), ("characters", "1", 3)]
+
+
+def warned(task):
+    return [warning["code"] for warning in Task.objects.get(pk=task.pk).warnings]
+
+
+def test_usage_above_the_quote_is_cut_from_the_last_lines_and_warned_of():
+    bound = {"input_tokens": 1000, "output_tokens": 1000, "characters": 3}
+    task = task_that_is(Status.RUNNING, to=deployment(prices=METERED), input={"bound": bound})
+
+    succeed(task.claimed, usage={"input_tokens": Decimal(4500), "output_tokens": Decimal(3), "characters": Decimal(1)})
+
+    assert lines(task) == [
+        ("task", Decimal("0.25"), Decimal("0.25"), False),
+        ("input_tokens", Decimal("1.35"), Decimal("1.35"), False),
+        ("output_tokens", Decimal("0.0002"), 0, False),
+        ("characters", Decimal("0.3333"), 0, False),
+    ]
+    assert buckets(task.account) == {"available": Decimal("8.4"), "held": 0, "charged": Decimal("1.6")}
+    assert warned(task) == ["usage_exceeds_quote"]
+
+
+def test_partial_output_above_the_quote_is_cut_and_warned_of():
+    to = deployment(prices=STREAMED, bills_partial_output=True)
+    task = task_that_is(Status.RUNNING, to=to, input={"bound": {"characters": 2}})
+    lifecycle.publish(task.claimed, text="a" * 9, offset=0, usage={"characters": Decimal(9)})
+
+    lifecycle.cancel(task.pk, by="test")
+
+    assert lines(task) == [("characters", Decimal("4.5"), 3, False)]
+    assert buckets(task.account) == {"available": 7, "held": 0, "charged": 3}
+    assert warned(task) == ["usage_exceeds_quote"]
+
+
+def test_a_charge_follows_the_prices_of_its_quote_whatever_they_are_since():
+    to = deployment(prices=[("characters", "0.5")])
+    task = task_that_is(Status.RUNNING, to=to, input={"bound": {"characters": 4}})
+    dearer = Price.objects.create(rate_card=to.rate_card, meter="characters", unit="character", credits=Decimal(2))
+
+    succeed(task.claimed, usage={"characters": Decimal(3)})
+
+    assert buckets(task.account) == {"available": Decimal("8.5"), "held": 0, "charged": Decimal("1.5")}
+    assert UsageLine.objects.get(task_id=task.pk).price_id != dearer.pk
+
+
+@pytest.mark.parametrize("end", ["cancel", "succeed"])
+def test_a_credit_limit_that_is_lowered_later_blocks_no_end(end):
+    of = account("0.5", credit_limit=Decimal(5))
+    task = task_that_is(Status.RUNNING, of=of, to=deployment(prices=[("task", "2")]))
+    Account.objects.filter(pk=of.pk).update(credit_limit=0)
+
+    ends = {"cancel": lambda: lifecycle.cancel(task.pk, by="test"), "succeed": lambda: succeed(task.claimed)}
+    ends[end]()
+
+    charged = {"cancel": 0, "succeed": 2}[end]
+    assert buckets(of) == {"available": Decimal("0.5") - charged, "held": 0, "charged": charged}
+    with pytest.raises(InsufficientBalance):
+        submit(of, deployment(prices=[("task", "2")]))
+
+
+def test_a_refund_of_a_line_says_which():
+    task = task_that_is(Status.RUNNING, to=deployment(prices=STREAMED), input={"bound": {"characters": 2}})
+    succeed(task.claimed, usage={"characters": Decimal(2)})
+
+    refund(task, Decimal("0.5"), line=UsageLine.objects.get(meter="characters"))
+
+    told = task.events.get(type="task.refunded").data
+    assert told == {"amount_credits": "0.5000", "line": "characters", "private": {"reason": "sorry"}}
