@@ -279,6 +279,6 @@ def _until_answered(say: Callable[[], Any], *, pause: float = 0.5) -> None:
                 raise
             logger.warning("the database is away; saying it again")
             time.sleep(pause)
-            pause = min(pause * 2, 5)
+            pause = min(pause * 2, 5, settings.LEASE_SECONDS / 4)  # no heartbeat goes on beside it
             continue
         return
