@@ -325,7 +325,7 @@ class UsageLine(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     task_id = models.UUIDField()
-    account = models.ForeignKey(Account, models.PROTECT, related_name="usage_lines")
+    account = models.ForeignKey(Account, models.PROTECT, related_name="usage_lines", db_index=False)
     position = models.PositiveSmallIntegerField()
     meter = models.CharField(max_length=64)
     quantity = models.DecimalField(max_digits=30, decimal_places=6)
@@ -351,6 +351,7 @@ class UsageLine(models.Model):
                 condition=Q(listed_amount__lt=Decimal(10) ** 16, quantity__gte=0, quantity__lt=Decimal(10) ** 24),
             ),
         ]
+        indexes = [models.Index(fields=["account", "created_at"], name="usage_line_time")]
         triggers = append_only("usage line")
 
     def __str__(self) -> str:

@@ -68,7 +68,7 @@ def amount(quantity: Decimal, rate: Rate) -> Decimal:
 
 def ceiling(bound: Mapping[str, Decimal], rates: Iterable[Rate]) -> Decimal:
     """The most that usage within `bound` can cost: what a quote says and a hold takes."""
-    return sum((line.listed for line in _listed(bound, rates, estimated=frozenset())), Decimal(0))
+    return sum((line.listed for line in listed(bound, rates)), Decimal(0))
 
 
 def bill(
@@ -76,13 +76,13 @@ def bill(
 ) -> Bill:
     """The lines of this usage; what exceeds `at_most` is cut from the last lines."""
     room, lines = at_most, []
-    for line in _listed(usage, rates, estimated=estimated):
+    for line in listed(usage, rates, estimated=estimated):
         billed = min(line.listed, room)
         room -= billed
         lines.append(replace(line, billed=billed))
-    listed = sum((line.listed for line in lines), Decimal(0))
+    total = sum((line.listed for line in lines), Decimal(0))
     charged = sum((line.billed for line in lines), Decimal(0))
-    return Bill(tuple(lines), charged, cut=listed > charged)
+    return Bill(tuple(lines), charged, cut=total > charged)
 
 
 def waived(usage: Mapping[str, Decimal], rates: Iterable[Rate], *, estimated: frozenset[str] = frozenset()) -> Bill:
@@ -95,11 +95,13 @@ def usd(credits_: Decimal, *, credits_per_usd: Decimal) -> Decimal:
     return EXACT.divide(credits_, credits_per_usd).quantize(USD_PLACES, rounding=ROUND_HALF_UP, context=EXACT)
 
 
-def _listed(quantities: Mapping[str, Decimal], rates: Iterable[Rate], *, estimated: frozenset[str]) -> list[Line]:
+def listed(
+    quantities: Mapping[str, Decimal], rates: Iterable[Rate], *, estimated: frozenset[str] = frozenset()
+) -> list[Line]:
     """Lines in the order of the rates, for every priced meter that was used; the flat price counts one task."""
     used = {**quantities, FLAT: Decimal(1)}
     return [
-        Line(rate, used[rate.meter], listed := amount(used[rate.meter], rate), listed, rate.meter in estimated)
+        Line(rate, used[rate.meter], due := amount(used[rate.meter], rate), due, rate.meter in estimated)
         for rate in rates
         if used.get(rate.meter)
     ]

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -44,25 +45,36 @@ class Consumer:
 
     def __init__(self, url: str, key: str) -> None:
         self.host, self.key = url.removeprefix("http://"), key
+        self.seen: dict[str, tuple[str, dict[str, Any]]] = {}
 
     def get(self, path: str) -> dict[str, Any]:
-        return self._call("GET", path)
+        """What is there now; what has not changed is not sent again, and does not count."""
+        etag, value = self.seen.get(path, ("", {}))
+        answer, fresh = self._call("GET", path, etag=etag)
+        if answer.status != HTTPStatus.NOT_MODIFIED:
+            self.seen[path] = answer.headers.get("ETag", ""), fresh
+            return fresh
+        return value
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        return self._call("POST", path, body or {})
+        return self._call("POST", path, body or {})[1]
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, etag: str = ""
+    ) -> tuple[http.client.HTTPResponse, dict[str, Any]]:
         connection = http.client.HTTPConnection(self.host, timeout=10)
-        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        sent = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        if etag:
+            sent["If-None-Match"] = etag
         try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            connection.request(method, path, None if body is None else json.dumps(body), sent)
             answer = connection.getresponse()
-            value: dict[str, Any] = json.load(answer)
+            value: dict[str, Any] = json.loads(answer.read() or "{}")
         finally:
             connection.close()
         if answer.status >= 400:
             raise DemoError(f"{method} {path} answered {answer.status}: {value['error']['message']}")
-        return value
+        return answer, value
 
 
 @dataclass

@@ -230,6 +230,8 @@ SPECTACULAR_SETTINGS = {
         "CallbackStatus": "tasks.api.schema.CALLBACK_STATUSES",
         "ApiErrorCode": "tasks.api.openapi.NAMES",
         "Actor": "tasks.api.schema.ACTORS",
+        "TransferKind": "tasks.api.schema_money.KINDS",
+        "Meter": "tasks.api.schema_money.METERS",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

@@ -41,6 +41,10 @@ class TaskEnded(Refusal):
     code, status, message = "task_ended", 409, "The task has ended; nothing about it changes any more."
 
 
+class ContentDeleted(Refusal):
+    code, status, message = "gone", 410, "The task's content was deleted, so it cannot run again."
+
+
 class NoCallback(Refusal):
     code, status, message = "not_found", 404, "The task has no callback."
 

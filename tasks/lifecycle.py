@@ -1,7 +1,7 @@
 """The verbs of a task's life. Each owns its transaction, moves a status by the one table, and writes history with it.
 
     submit  claim  progress  succeed  fail  retry  cancel  expire  rerun  rerun_free  refund
-    pause  resume  change_priority  extend_deadline
+    pause  resume  change_priority  extend_deadline  delete_content
 
 Whoever locks the task's row first wins; the other changes nothing. A worker's verbs carry its lease token and raise
 LeaseLost when it was refused. Locks that wait are taken in one order: task, then account (by the triggers).
@@ -27,6 +27,7 @@ from billing.failpoints import here, once_committed
 from billing.models import Charge, Transfer, UsageLine
 from billing.statements import one
 from tasks import artifacts, callbacks, events, queues, wire
+from tasks.content import delete_content
 from tasks.exceptions import IllegalMove, LeaseLost, TaskNotFound
 from tasks.models.fields import dumps
 from tasks.models.task import NO_PROGRESS
@@ -36,8 +37,8 @@ from tasks.submission import rerun, rerun_free, submit
 from tasks.waiting import change_priority, extend_deadline, pause, resume
 
 __all__ = [
-    "cancel", "change_priority", "claim", "expire", "extend_deadline", "fail", "give_up", "pause", "progress",
-    "publish", "refund", "renew", "rerun", "rerun_free", "resume", "retry", "submit", "succeed",
+    "cancel", "change_priority", "claim", "delete_content", "expire", "extend_deadline", "fail", "give_up", "pause",
+    "progress", "publish", "refund", "renew", "rerun", "rerun_free", "resume", "retry", "submit", "succeed",
 ]  # fmt: skip
 
 MAX_BACKOFF_SECONDS = 600

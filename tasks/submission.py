@@ -19,6 +19,7 @@ from billing.failpoints import here
 from billing.statements import constraint_of, one
 from tasks import capabilities, queues
 from tasks.exceptions import (
+    ContentDeleted,
     IdempotencyKeyReused,
     Invalid,
     TaskNotFinal,
@@ -85,6 +86,20 @@ class Submitted:
 
 
 @dataclass(frozen=True)
+class Quoted:
+    """What a request would cost at most, and why: the bound on each meter at the prices of now."""
+
+    capability: str
+    model: str
+    resolved_model: str
+    ceiling_credits: Decimal
+    ceiling_credits_usd_reference: Decimal
+    bound: dict[str, Decimal]
+    lines: list[pricing.Line]
+    bills_partial_output: bool
+
+
+@dataclass(frozen=True)
 class Offer:
     """A deployment and its prices, as they are now."""
 
@@ -118,6 +133,25 @@ def submit(request: Request) -> Submitted:
     return submitted or _replay(request) or submit(request)
 
 
+def quote(request: Request) -> Quoted:
+    """Price a request without writing anything; refused as its submission would be, but for balance and room."""
+    offer = _offer(request)
+    quoted = _quote(offer, request.input)
+    _params(request, offer, quoted)
+    bound = {meter: Decimal(most) for meter, most in quoted["bound"].items()}
+    ceiling = Decimal(quoted["ceiling_credits"])
+    return Quoted(
+        capability=offer.capability,
+        model=offer.name,
+        resolved_model=offer.resolved_model,
+        ceiling_credits=ceiling,
+        ceiling_credits_usd_reference=pricing.usd(ceiling, credits_per_usd=CREDITS_PER_USD),
+        bound=bound,
+        lines=pricing.listed(bound, _priced(quoted["rates"])),
+        bills_partial_output=offer.bills_partial_output,
+    )
+
+
 def _create(request: Request) -> Submitted | None:
     """Write the task, or None: somebody else has just used the key."""
     offer = _offer(request)
@@ -140,19 +174,21 @@ def _find_room(offer: Offer) -> None:
 
 
 def rerun(task_id: UUID, *, account_id: UUID, api_key_id: UUID | None, actor: str, **idempotency: str) -> Submitted:
-    """Submit a final task again, at today's prices, as a new task that points back. Raises TaskNotFinal."""
+    """Submit a final task again, at today's prices, as a new task that points back. Raises TaskNotFinal or
+    ContentDeleted."""
     task = _final(task_id, account_id=account_id)
-    return submit(_again(task, api_key_id=api_key_id, actor=actor, **idempotency))
+    return _submit_again(task, _again(task, api_key_id=api_key_id, actor=actor, **idempotency))
 
 
 def rerun_free(task_id: UUID, *, by: str, reason: str, **idempotency: str) -> Submitted:
     """Submit a final task again at the operator's expense: its usage is listed in full, held and charged is nothing.
 
-    A rerun of the new task is charged as any other. Raises TaskNotFinal, or Invalid without a reason.
+    A rerun of the new task is charged as any other. Raises TaskNotFinal, ContentDeleted, or Invalid without a reason.
     """
     if not reason.strip():
         raise Invalid("A free rerun has a reason.")
-    return submit(_again(_final(task_id), api_key_id=None, actor=by, waived_for=reason, **idempotency))
+    task = _final(task_id)
+    return _submit_again(task, _again(task, api_key_id=None, actor=by, waived_for=reason, **idempotency))
 
 
 def _final(task_id: UUID, **owner: UUID) -> Task:
@@ -162,6 +198,15 @@ def _final(task_id: UUID, **owner: UUID) -> Task:
     if task.status not in FINAL:
         raise TaskNotFinal
     return task
+
+
+def _submit_again(task: Task, request: Request) -> Submitted:
+    """Submit what the task was; one whose content is gone can only be found by the key that has submitted it."""
+    if task.content_deleted_at is None:
+        return submit(request)
+    if request.idempotency_key and (replay := _replay(request)):
+        return replay
+    raise ContentDeleted
 
 
 def _again(task: Task, **fields: Any) -> Request:
@@ -218,8 +263,6 @@ def _offer(request: Request) -> Offer:
     capability = capabilities.get(offer.capability)
     if capability is None or not capability.available():
         raise UnsupportedCapability(param="/capability")
-    if offer.full:
-        raise TooManyPendingTasks
     return offer
 
 
@@ -231,8 +274,7 @@ def _quote(offer: Offer, input_: dict[str, Any]) -> dict[str, Any]:
     if not all(quantity.is_finite() and quantity >= 0 for quantity in most.values()):
         raise capabilities.CapabilityError(f"{offer.capability} bounds its usage by what is no quantity: {bound}.")
     rates = sorted(offer.rates, key=lambda rate: pricing.place_of(rate["meter"]))
-    priced = [pricing.Rate(**rate | {"credits": Decimal(rate["credits"])}) for rate in rates]
-    ceiling = pricing.ceiling(most, priced)
+    ceiling = pricing.ceiling(most, _priced(rates))
     if ceiling >= TOO_MUCH:
         raise InsufficientBalance
     return {
@@ -241,6 +283,10 @@ def _quote(offer: Offer, input_: dict[str, Any]) -> dict[str, Any]:
         "ceiling_credits": str(ceiling),
         "bills_partial_output": offer.bills_partial_output,
     }
+
+
+def _priced(rates: list[dict[str, Any]]) -> list[pricing.Rate]:
+    return [pricing.Rate(**rate | {"credits": Decimal(rate["credits"])}) for rate in rates]
 
 
 def clean(capability: capabilities.Capability, input_: dict[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _current(found: Any) -> Artifact:
     if artifact is None:
         raise NoArtifact
     if artifact.expires_at <= artifact.now:
-        raise Gone("The artifact has expired.")
+        raise Gone("The artifact has expired or was deleted.")
     return artifact
 
 

@@ -1,19 +1,24 @@
-"""The filters of a task list."""
+"""The filters of lists."""
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import django_filters
 from django import forms
 from django.db.models import QuerySet
+from django.http import QueryDict
 from rest_framework.exceptions import ValidationError
 
+from billing.models import Transfer
 from tasks.api.serializers import Moment
 from tasks.identifiers import parse_id
 from tasks.models import Task
 from tasks.statuses import Status
 
 MOST_IDS = 100
-BESIDE_FILTERS = {"limit", "cursor", "order", "expand"}
+PAGING = {"limit", "cursor", "order"}
+METADATA = re.compile(r"metadata\[(.{1,100})\]", re.DOTALL)
 
 
 class MomentField(forms.Field):
@@ -43,8 +48,34 @@ class TextFilter(django_filters.Filter):
     field_class = TextField
 
 
-class TaskFilter(django_filters.FilterSet):
-    """Several statuses or ids are separated by commas. What is not known is refused."""
+class Filters(django_filters.FilterSet):
+    """The filters of a list, beside its paging. What is not known, or stands twice, is refused."""
+
+    beside: frozenset[str] = frozenset(PAGING)
+
+    @classmethod
+    def apply(cls, params: QueryDict, rows: QuerySet) -> QuerySet:
+        """The rows that match. Raises ValidationError for unknown, repeated or malformed parameters."""
+        for name, values in params.lists():
+            if name not in cls.base_filters and name not in cls.beside and not cls.knows(name):
+                raise ValidationError({name: ["This parameter is not known."]})
+            if len(values) > 1:
+                raise ValidationError({name: ["This parameter stands twice."]})
+        filters = cls(params, rows)
+        if not filters.is_valid():
+            raise ValidationError({name: list(errors) for name, errors in filters.errors.items()})
+        return filters.qs
+
+    @classmethod
+    def knows(cls, name: str) -> bool:
+        """Whether a parameter whose name holds a name of the client's is a filter."""
+        return False
+
+
+class TaskFilter(Filters):
+    """Several statuses or ids are separated by commas; `metadata[key]=value` names the value of a key."""
+
+    beside = frozenset({*PAGING, "expand"})
 
     status = TextFilter(method="by_status")
     capability = TextFilter()
@@ -59,10 +90,7 @@ class TaskFilter(django_filters.FilterSet):
         fields: list[str] = []
 
     def by_status(self, tasks: QuerySet, _name: str, value: str) -> QuerySet:
-        wanted = value.split(",")
-        if unknown := set(wanted) - set(Status):
-            raise ValidationError({"status": [f"There is no status {sorted(unknown)[0]!r}."]})
-        return tasks.filter(status__in=wanted)
+        return tasks.filter(status__in=some_of(Status, value, "status"))
 
     def by_id(self, tasks: QuerySet, _name: str, value: str) -> QuerySet:
         wanted = value.split(",")
@@ -70,12 +98,42 @@ class TaskFilter(django_filters.FilterSet):
             raise ValidationError({"id": [f"At most {MOST_IDS} ids at once."]})
         return tasks.filter(id__in=[task_id for task_id in map(parse_id, wanted) if task_id])
 
+    def filter_queryset(self, queryset: QuerySet) -> QuerySet:
+        wanted = {found[1]: value for name, value in self.data.items() if (found := METADATA.fullmatch(name))}
+        for key, value in wanted.items():
+            if "\x00" in key + value:
+                raise ValidationError({f"metadata[{key}]": ["Text contains a NUL character."]})
+        tasks = super().filter_queryset(queryset)
+        return tasks.filter(metadata__contains=wanted) if wanted else tasks
+
     @classmethod
-    def apply(cls, params: Any, tasks: QuerySet) -> QuerySet:
-        """The tasks that match. Raises ValidationError for unknown or malformed parameters."""
-        if unknown := [name for name in params if name not in cls.base_filters and name not in BESIDE_FILTERS]:
-            raise ValidationError({unknown[0]: ["This parameter is not known."]})
-        filters = cls(params, tasks)
-        if not filters.is_valid():
-            raise ValidationError({name: list(errors) for name, errors in filters.errors.items()})
-        return filters.qs
+    def knows(cls, name: str) -> bool:
+        return METADATA.fullmatch(name) is not None
+
+
+class TransferFilter(Filters):
+    """Several kinds are separated by commas."""
+
+    task = TextFilter(method="by_task")
+    kind = TextFilter(method="by_kind")
+    created_after = MomentFilter(field_name="created_at", lookup_expr="gt")
+    created_before = MomentFilter(field_name="created_at", lookup_expr="lt")
+
+    class Meta:
+        model = Transfer
+        fields: list[str] = []
+
+    def by_task(self, transfers: QuerySet, _name: str, value: str) -> QuerySet:
+        found = parse_id(value)
+        return transfers.filter(task_id=found) if found else transfers.none()
+
+    def by_kind(self, transfers: QuerySet, _name: str, value: str) -> QuerySet:
+        return transfers.filter(kind__in=some_of(Transfer.Kind.values, value, "kind"))
+
+
+def some_of(known: Iterable[str], given: str, name: str) -> list[str]:
+    """The values that stand between the commas. Raises ValidationError for one that is not known."""
+    wanted = given.split(",")
+    if unknown := set(wanted) - set(known):
+        raise ValidationError({name: [f"There is no {name} {sorted(unknown)[0]!r}."]})
+    return wanted

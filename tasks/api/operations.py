@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.api import schema, serializers
+from tasks.api import schema, schema_money, schema_offers, serializers
 from tasks.api.endpoint import STREAM
 
 TAGS = {
@@ -11,6 +11,8 @@ TAGS = {
     "Timeline": "What happened to a task, event by event: as pages, or as a stream.",
     "Callbacks": "The signed message about a task's end that your server receives.",
     "Artifacts": "The files that a task made.",
+    "Offers": "What can be asked for, with its input's schema and its prices, and what a request would cost.",
+    "Account": "Balances, limits, every movement of credits, and usage. Takes the scope `billing:read`.",
 }
 
 Shown = dict[str, Any]
@@ -46,15 +48,18 @@ class Operation:
 
 
 def _query(name: str, description: str, schema: Shown) -> Shown:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
+    commas = {"style": "form", "explode": False} if schema.get("type") == "array" else {}
+    return {"name": name, "in": "query", "description": description, **commas, "schema": schema}
 
 
 PATHS = {
     "task_id": "The task's id, `task_` and 26 characters.",
     "name": "The artifact's name, as in the task's `artifacts`.",
+    "deployment": "The deployment's name, which tasks name as `model`.",
     "signed": "The signed end of a link that was given out.",
 }
 TEXT: Shown = {"type": "string", "minLength": 1, "maxLength": 255}
+DATE: Shown = {"type": "string", "format": "date"}
 MOMENT: Shown = {"type": "string", "format": "date-time"}
 LIMIT = _query(
     "limit",
@@ -74,6 +79,7 @@ WEBHOOKS = {
 # What only parameters name.
 SCHEMAS: dict[str, Shown] = {
     "Order": {"type": "string", "enum": ["asc", "desc"]},
+    "UsageGroup": {"type": "string", "enum": ["day", "model", "meter", "key"]},
     "TaskPart": {"type": "string", "enum": ["all", *schema.HEAVY]},
 }
 
@@ -128,6 +134,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             _query("capability", "Only tasks of this capability.", TEXT),
             _query("model", "Only tasks of this deployment.", TEXT),
             _query("client_reference", "Only tasks with this reference of yours.", TEXT),
+            {
+                "name": "metadata",
+                "in": "query",
+                "description": "Only tasks with these values in their metadata: `metadata[order]=7`.",
+                "style": "deepObject",
+                "explode": True,
+                "schema": {"type": "object", "additionalProperties": {"type": "string", "maxLength": 500}},
+            },
             _query("created_after", "Only tasks created later than this moment.", MOMENT),
             _query("created_before", "Only tasks created earlier than this moment.", MOMENT),
             _query(
@@ -265,6 +279,109 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         description="The same id and the same bytes, with fresh tries.",
         answers={202: Answer("The task, its callback pending again.", TASK, example="succeeded_task")},
         codes=("task_not_found", "not_found", "task_not_final"),
+    ),
+    ("DELETE", "/v1/tasks/{task_id}/content"): Operation(
+        id="deleteTaskContent",
+        tag="Tasks",
+        summary="Delete a task's content",
+        description=(
+            "Deletes the input, the output, artifacts, streamed text and callback bodies of a task that has ended; a "
+            "callback that is still owed ends as `failed` with `content_deleted`. Status, times, usage and money stay. "
+            "Again without effect."
+        ),
+        answers={200: Answer("The task, `content_deleted_at` set.", TASK)},
+        codes=("invalid_request", "task_not_found", "task_not_final"),
+    ),
+    ("POST", "/v1/quotes"): Operation(
+        id="createQuote",
+        tag="Offers",
+        summary="Ask what a task would cost",
+        description=(
+            "Takes the body of a submission and answers the most that it would be charged, with the bound on each "
+            "meter and the prices of now. Nothing is written or held. What a submission would refuse is refused "
+            "alike, but for too little balance and too many unfinished tasks. `tasks:read` or `tasks:write` is enough."
+        ),
+        body=serializers.CreateTask,
+        example="create_task",
+        answers={200: Answer("The quote.", schema_offers.QuoteSerializer, example="quote")},
+        codes=("insufficient_balance", "unsupported_capability", "unsupported_model"),
+    ),
+    ("GET", "/v1/deployments"): Operation(
+        id="listDeployments",
+        tag="Offers",
+        summary="List what is offered",
+        description="Every deployment that takes tasks, with the JSON Schema of its input and its prices of now.",
+        answers={200: Answer("The catalogue.", schema_offers.DeploymentListSerializer, example="deployment_list")},
+        codes=("invalid_request",),
+        query=(_query("capability", "Only deployments of this capability.", TEXT),),
+    ),
+    ("GET", "/v1/deployments/{deployment}"): Operation(
+        id="getDeployment",
+        tag="Offers",
+        summary="Read what is offered by a name",
+        description="One deployment that takes tasks.",
+        answers={200: Answer("The deployment.", schema_offers.DeploymentSerializer, example="deployment")},
+        codes=("not_found",),
+    ),
+    ("GET", "/v1/account"): Operation(
+        id="getAccount",
+        tag="Account",
+        summary="Read your account",
+        description="Balances, caps, counters and limits, as they are now.",
+        answers={200: Answer("The account.", schema_money.AccountSerializer, example="account")},
+        codes=("invalid_request",),
+    ),
+    ("GET", "/v1/account/transfers"): Operation(
+        id="listTransfers",
+        tag="Account",
+        summary="List movements of credits",
+        description="The account's statement, newest first, a page at a time. Each row shows the balances after it.",
+        answers={200: Answer("A page of transfers.", schema_money.TransferListSerializer, example="transfer_list")},
+        codes=("invalid_request", "invalid_cursor"),
+        query=(
+            _query("task", "Only transfers of this task.", TEXT),
+            _query(
+                "kind",
+                "Only transfers of these kinds.",
+                {
+                    "type": "array",
+                    "items": {"$ref": "#/components/schemas/TransferKind"},
+                    "minItems": 1,
+                    "maxItems": 20,
+                },
+            ),
+            _query("created_after", "Only transfers later than this moment.", MOMENT),
+            _query("created_before", "Only transfers earlier than this moment.", MOMENT),
+            LIMIT,
+            CURSOR,
+            _query("order", "By age: `desc` is newest first.", {"$ref": "#/components/schemas/Order"}),
+        ),
+    ),
+    ("GET", "/v1/usage"): Operation(
+        id="listUsage",
+        tag="Account",
+        summary="Sum your usage",
+        description=(
+            "What tasks used and were billed, by the UTC day they ended, summed by what `group_by` names: at most 92 "
+            "days and 5,000 sums. Without days it is the last 30."
+        ),
+        answers={200: Answer("The sums.", schema_money.UsageListSerializer, example="usage_list")},
+        codes=("invalid_request",),
+        query=(
+            _query(
+                "group_by",
+                "What the sums are by.",
+                {
+                    "type": "array",
+                    "items": {"$ref": "#/components/schemas/UsageGroup"},
+                    "minItems": 1,
+                    "maxItems": 4,
+                    "default": ["day"],
+                },
+            ),
+            _query("from", "The first day.", DATE),
+            _query("to", "The last day.", DATE),
+        ),
     ),
     ("GET", "/v1/tasks/{task_id}/artifacts/{name}"): Operation(
         id="getArtifact",

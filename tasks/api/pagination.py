@@ -4,6 +4,7 @@ they were made with.
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -27,7 +28,7 @@ FREE = {"cursor", "limit", "expand"}
 class Page:
     """Where a list begins, how long it is and which way it runs."""
 
-    after: UUID | None
+    after: str | None
     limit: int
     descending: bool
     filters: str
@@ -47,12 +48,20 @@ class Page:
         return [row[:2] for row in rows], bool(rows) and rows[-1][2]
 
     def _ids(self, tasks: QuerySet) -> QuerySet:
-        """One id more than the page, so that it is known whether there is another page."""
-        if self.after:
-            tasks = tasks.filter(**{"id__lt" if self.descending else "id__gt": self.after})
-        return tasks.order_by("-id" if self.descending else "id").values("id")[: self.limit + 1]
+        return self._part(tasks, "id").values("id")
 
-    def cursor(self, last: UUID) -> str:
+    def rows(self, rows: QuerySet, *, by: str) -> tuple[list[Any], bool]:
+        """The rows of the page, in the order of a column that no two of them share, and whether there is another."""
+        found = list(self._part(rows, by))
+        return found[: self.limit], len(found) > self.limit
+
+    def _part(self, rows: QuerySet, by: str) -> QuerySet:
+        """One row more than the page, so that it is known whether there is another page."""
+        if self.after is not None:
+            rows = rows.filter(**{f"{by}__lt" if self.descending else f"{by}__gt": self.after})
+        return rows.order_by(f"-{by}" if self.descending else by)[: self.limit + 1]
+
+    def cursor(self, last: object) -> str:
         """The cursor of the page that follows this row."""
         return signing.dumps([str(last), self.filters], salt=SALT, compress=False)
 
@@ -73,21 +82,20 @@ def _limit(request: Request) -> int:
     return min(int(given), MOST)
 
 
-def _after(request: Request, filters: str) -> UUID | None:
+def _after(request: Request, filters: str) -> str | None:
     given = request.query_params.get("cursor")
     if given is None:
         return None
     try:
         last, made_with = signing.loads(given, salt=SALT)
-        after = UUID(last)
-    except (signing.BadSignature, ValueError, TypeError) as error:
+    except signing.BadSignature as error:
         raise InvalidCursor(param="/cursor") from error
     if made_with != filters:
         raise InvalidCursor(param="/cursor")
-    return after
+    return str(last)
 
 
 def _fingerprint(request: Request) -> str:
-    """What a cursor is bound to: the account and every filter."""
+    """What a cursor is bound to: the list, the account and every filter."""
     pairs = sorted(pair for pair in parse_qsl(request.META.get("QUERY_STRING", "")) if pair[0] not in FREE)
-    return hashlib.sha256(repr((request.user.account_id, pairs)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((request.path, request.user.account_id, pairs)).encode()).hexdigest()[:16]

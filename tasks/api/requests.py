@@ -5,10 +5,15 @@ from uuid import UUID
 
 from rest_framework.request import Request
 
+from tasks import submission
 from tasks.api.errors import InvalidHeader
+from tasks.api.serializers import CreateTask
 from tasks.exceptions import Invalid, TaskNotFound
 from tasks.identifiers import parse_id
 from tasks.models import Task
+from tasks.pointers import pointer
+
+CREATE = CreateTask()
 
 
 def body_of(request: Request) -> dict[str, Any]:
@@ -16,6 +21,31 @@ def body_of(request: Request) -> dict[str, Any]:
     if not isinstance(request.data, dict):
         raise Invalid("The body is a JSON object.", param="")
     return request.data
+
+
+def wanted_of(request: Request, body: dict[str, Any]) -> submission.Request:
+    """What the body of a creation asks for. Raises ValidationError."""
+    wanted = CREATE.run_validation(body)
+    callback = wanted.pop("callback")
+    return submission.Request(
+        account_id=request.user.account_id,
+        api_key_id=request.user.api_key_id,
+        actor=request.user.actor,
+        callback_url=callback["url"] if callback else None,
+        **wanted,
+    )
+
+
+def known_parameters(request: Request, *names: str) -> dict[str, str]:
+    """The query's parameters: each one known, each once. Raises Invalid."""
+    for name, values in request.query_params.lists():
+        if name not in names:
+            raise Invalid("This parameter is not known.", param=pointer((None, name)))
+        if len(values) > 1:
+            raise Invalid("This parameter stands twice.", param=pointer((None, name)))
+        if "\x00" in values[0]:
+            raise Invalid("Text contains a NUL character.", param=pointer((None, name)))
+    return dict(request.query_params.items())
 
 
 def own_task(request: Request, task_id: str) -> UUID:

@@ -63,6 +63,10 @@ class Constant(serializers.ChoiceField):
 
     def __init__(self, word: str) -> None:
         super().__init__(choices=[word])
+        self.word = word
+
+    def get_attribute(self, instance: Any) -> str:
+        return self.word
 
 
 class ConstantSchema(OpenApiSerializerFieldExtension):
@@ -279,11 +283,11 @@ def _view(task: Task) -> dict[str, Any]:
             "self": self_link,
             "cancel": None if final else f"{self_link}/cancel",
             "events": f"{self_link}/events",
-            "rerun": f"{self_link}/rerun" if final else None,
+            "rerun": f"{self_link}/rerun" if final and not task.content_deleted_at else None,
         },
         "depends_on": [public_id(other) for other in task.depends_on],
         "rerun_of": public_id(task.rerun_of_id) if task.rerun_of_id else None,
-        "artifacts": Artifact.objects.filter(task_id=task.pk).order_by("pk"),
+        "artifacts": [] if task.content_deleted_at else Artifact.objects.filter(task_id=task.pk).order_by("pk"),
     }
 
 

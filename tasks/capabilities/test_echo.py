@@ -15,6 +15,7 @@ from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 from django.conf import settings
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from billing.pricing import METERS
@@ -44,6 +45,15 @@ def allowed() -> bool:
     return settings.DEBUG or settings.ENABLE_TEST_CAPABILITIES
 
 
+A_QUANTITY = {
+    "anyOf": [
+        {"type": "number", "minimum": 0, "exclusiveMaximum": 10**12},
+        {"type": "string", "pattern": f"^{QUANTITY.pattern}$"},
+    ]
+}
+
+
+@extend_schema_field(A_QUANTITY)
 class QuantityField(serializers.Field):
     """A number or a decimal string, from 0, below a trillion, with at most six places."""
 
@@ -57,6 +67,7 @@ class QuantityField(serializers.Field):
         return Decimal(text)
 
 
+@extend_schema_field({"type": "object", "propertyNames": {"enum": list(METERS)}, "additionalProperties": A_QUANTITY})
 class UsageField(serializers.DictField):
     """Quantities by meter."""
 

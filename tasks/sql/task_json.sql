@@ -105,7 +105,7 @@ BEGIN
         (SELECT row_to_json(l) FROM (SELECT '/v1/tasks/' || task_id AS self,
             CASE WHEN NOT final THEN '/v1/tasks/' || task_id || '/cancel' END AS cancel,
             '/v1/tasks/' || task_id || '/events' AS events,
-            CASE WHEN final THEN '/v1/tasks/' || task_id || '/rerun' END AS rerun) l) AS links,
+            CASE WHEN final AND t.content_deleted_at IS NULL THEN '/v1/tasks/' || task_id || '/rerun' END AS rerun) l) AS links,
         t.seq, t.attempt, t.client_reference, t.priority, t.test,
         rfc3339(t.deadline) AS deadline,
         rfc3339(t.not_before) AS not_before,
@@ -114,7 +114,7 @@ BEGIN
         typeid('task', t.rerun_of_id) AS rerun_of,
         t.cancel_reason,
         rfc3339(t.content_deleted_at) AS content_deleted_at,
-        CASE WHEN t.status = 'succeeded' THEN coalesce((SELECT json_agg(f ORDER BY id) FROM (SELECT
+        CASE WHEN t.status = 'succeeded' AND t.content_deleted_at IS NULL THEN coalesce((SELECT json_agg(f ORDER BY id) FROM (SELECT
             a.id, (SELECT row_to_json(file) FROM (SELECT a.name, a.content_type, a.size, a.sha256,
                 '/v1/tasks/' || typeid('task', wanted) || '/artifacts/' || a.name AS url, rfc3339(a.expires_at) AS expires_at) file) AS f
             FROM tasks_artifact a WHERE a.task_id = wanted) AS files(id, f)), '[]'::json) ELSE '[]'::json END AS artifacts) o), 2);

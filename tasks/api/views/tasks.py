@@ -1,6 +1,7 @@
 """`/v1/tasks`: each method parses, calls one verb and answers with the task's own JSON."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from django.http import HttpResponse, HttpResponseBase
@@ -9,7 +10,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from tasks import callbacks, events, lifecycle, submission
+from tasks import callbacks, events, lifecycle
 from tasks.api import preference, rates, streaming
 from tasks.api.answers import as_json, the_task
 from tasks.api.endpoint import STREAM, Resource
@@ -17,14 +18,14 @@ from tasks.api.filters import TaskFilter
 from tasks.api.idempotency import idempotency
 from tasks.api.pagination import page_of
 from tasks.api.reading import Reading
-from tasks.api.requests import body_of, own_task, seen_by, told_to
-from tasks.api.serializers import CreateTask, Nothing, ReasonedRequest
+from tasks.api.requests import body_of, own_task, seen_by, told_to, wanted_of
+from tasks.api.serializers import Nothing, ReasonedRequest
 from tasks.exceptions import Invalid
 from tasks.models import Task
 
 EXPANDABLE = ("input", "output", "usage", "billing", "callback")
 MOST_EVENTS = 100
-CREATE, REASONED, NOTHING = CreateTask(), ReasonedRequest(), Nothing()
+REASONED, NOTHING = ReasonedRequest(), Nothing()
 
 
 class TaskViewSet(Resource):
@@ -48,18 +49,7 @@ class TaskViewSet(Resource):
         """Submit a task: 202 with the whole object; 200 for a repeated Idempotency-Key."""
         body = body_of(request)
         key = idempotency(request, route="create", body=body)
-        wanted = CREATE.run_validation(body)
-        callback = wanted.pop("callback")
-        submitted = lifecycle.submit(
-            submission.Request(
-                account_id=request.user.account_id,
-                api_key_id=request.user.api_key_id,
-                actor=request.user.actor,
-                callback_url=callback["url"] if callback else None,
-                **wanted,
-                **key,
-            )
-        )
+        submitted = lifecycle.submit(replace(wanted_of(request, body), **key))
         return preference.the_new_task(request, submitted)
 
     def list(self, request: Request) -> HttpResponse:
@@ -133,6 +123,14 @@ class TaskViewSet(Resource):
         found = events.follow(task, after=after, limit=MOST_EVENTS + 1)
         shown = [events.public(event) for event in found[:MOST_EVENTS]]
         return Response({"object": "list", "data": shown, "has_more": len(found) > MOST_EVENTS})
+
+    @action(detail=True, methods=["delete"])
+    def content(self, request: Request, task_id: str) -> HttpResponse:
+        """Delete what a final task was sent, made and told; again without effect."""
+        NOTHING.run_validation(body_of(request))
+        task = own_task(request, task_id)
+        lifecycle.delete_content(task, by=request.user.actor)
+        return the_task(task)
 
     @action(detail=True, methods=["post"], url_path="callback/redeliver")
     def redeliver(self, request: Request, task_id: str) -> HttpResponse:
