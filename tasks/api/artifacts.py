@@ -75,6 +75,7 @@ class ArtifactView(Endpoint):
 class DownloadView(APIView):
     """The file behind a signed link."""
 
+    http_method_names = ["get", "head"]
     authentication_classes: list[Any] = []
     permission_classes: list[Any] = []
     content_negotiation_class = _OneAnswer

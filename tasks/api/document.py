@@ -41,6 +41,7 @@ class _JsonAlways(DefaultContentNegotiation):
 class DocumentView(APIView):
     """The document of this service, for everybody."""
 
+    http_method_names = ["get", "head"]
     content_negotiation_class = _JsonAlways
     schema = None
 
