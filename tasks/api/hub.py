@@ -156,18 +156,22 @@ class Ears:
 
     def __init__(self) -> None:
         self._wire: Any = None
+        self._deaf = False
 
     def hear(self) -> Iterator[tuple[str, Delta | None]]:
         """What is said until the next tick, which comes sooner while nothing can be heard."""
         ends = time.monotonic() + TICK
         try:
             self._wire = self._wire or self._listen()
+            self._deaf = False
             while (left := ends - time.monotonic()) > 0:
                 message = self._wire.get_message(ignore_subscribe_messages=True, timeout=left)
                 if message:
                     yield wire.heard(message["data"])
         except Exception as error:
-            logger.warning("the wire is silent", extra={"error": repr(error)})
+            if not self._deaf:
+                logger.warning("nothing is heard; watched tasks are looked at", extra={"error": repr(error)})
+            self._deaf = True
             self.close()
             time.sleep(max(0.0, min(DEAF_TICK, ends - time.monotonic())))
 

@@ -128,9 +128,9 @@ class Stream:
 
     def _look(self) -> bytes:
         """All that the rows have beyond what was told."""
-        told = {"after": self.after, "attempt": self.attempt, "offset": self.offset, "most": MOST_EVENTS}
+        told = {"after": self.after, "attempt": self.attempt, "offset": self.offset, "size": self.size}
         try:
-            row = one(load("follow"), {"id": self.task_id, "key": self.key_id, **told})
+            row = one(load("follow"), {"id": self.task_id, "key": self.key_id, "most": MOST_EVENTS, **told})
         finally:
             let_go()
         if row is None:

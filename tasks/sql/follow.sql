@@ -1,7 +1,8 @@
 -- What a stream has still to tell, all of one moment: the events after a seq, the text after an offset (the whole text of
--- an attempt that it has not begun to tell), and the present state. No row: the task is gone, or the key may not read it.
+-- an attempt that it has not begun to tell; unread where the size says that there is none), and the present state. No row: the task is gone, or the key may not read it.
 SELECT t.seq, t.completed_at IS NOT NULL, t.attempt,
-    CASE WHEN t.attempt = %(attempt)s THEN substr(r.partial_text, %(offset)s::int + 1) ELSE r.partial_text END,
+    CASE WHEN t.attempt = %(attempt)s AND octet_length(r.partial_text) = %(size)s THEN ''
+        WHEN t.attempt = %(attempt)s THEN substr(r.partial_text, %(offset)s::int + 1) ELSE r.partial_text END,
     octet_length(r.partial_text),
     (SELECT row_to_json(p)::text FROM (SELECT t.seq, 'task.progress' AS type, rfc3339(now()) AS created_at,
         (SELECT row_to_json(d) FROM (SELECT t.status, t.attempt, t.progress -> 'percent' AS percent,

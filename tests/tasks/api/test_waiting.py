@@ -1,18 +1,24 @@
 """`Prefer: wait=N`, and streams that hear at once: acts of others, in threads and transactions of their own."""
 
+import shutil
+import signal
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import redis
 from django.db import connection
 
-from tasks import lifecycle, queues, runner
+from tasks import lifecycle, queues, runner, wire
 from tasks.api import hub as hubs
 from tasks.api.hub import hub
 from tasks.identifiers import parse_id, public_id
 from tasks.models import Task
 from tests.builders import claim, deployment, submit
+from tests.faults.engines import Broker
 from tests.faults.processes import until
 from tests.tasks.api.client import Consumer
 from tests.tasks.api.sse import parse, text_of
@@ -196,16 +202,40 @@ def test_a_lost_wake_up_costs_a_second_and_no_event(consumer, to, monkeypatch):
     assert max(live(consumer, to).values()) < 1.5
 
 
-def test_without_the_broker_streams_go_on(consumer, to, settings, monkeypatch):
+@pytest.fixture
+def broker(settings, monkeypatch):
+    """A broker of the test's own, which a new hub listens to."""
     monkeypatch.setattr(hubs, "ALONE_SECONDS", 0)
     until(lambda: hub._thread is None)
-    settings.REDIS_URL = "unix:///nonexistent/valkey.sock"
+    broker = Broker(Path(tempfile.mkdtemp(prefix="counterfoil-broker-")))
+    broker.start()
+    settings.REDIS_URL = broker.url
     queues._client.cache_clear()
-    try:
-        assert max(live(consumer, to).values()) < 1.5
-    finally:
-        queues._client.cache_clear()
-        queues._left_alone_until = 0
+    yield broker
+    broker.kill()
+    shutil.rmtree(broker.folder)
+    queues._client.cache_clear()
+    queues._left_alone_until = 0
+
+
+def test_streams_go_on_while_the_broker_is_frozen_or_dead_and_hear_at_once_when_it_is_back(consumer, to, broker):
+    assert max(live(consumer, to).values()) < 0.5
+    broker.signal(signal.SIGSTOP)
+    assert max(live(consumer, to).values()) < 2
+    broker.kill()
+    assert max(live(consumer, to).values()) < 1.5
+    broker.start()
+    stays = Told(consumer, submit(consumer.account, deployment(queue="elsewhere")))
+    until(lambda: listeners(broker))
+
+    assert max(live(consumer, to).values()) < 0.5
+    lifecycle.cancel(Task.objects.get(status="queued").pk, by="test")
+    stays.rest()
+
+
+def listeners(broker):
+    with redis.from_url(broker.url) as client:
+        return dict(client.pubsub_numsub(wire.CHANNEL))[wire.CHANNEL.encode()]
 
 
 def test_a_key_that_is_revoked_ends_its_streams_within_seconds(consumer, to):
