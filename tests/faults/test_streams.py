@@ -100,7 +100,7 @@ def test_a_stream_tells_a_life_as_it_goes_and_closes(start):
     events = late.rest()
 
     assert stream.rest() == []
-    assert max(took.values()) < 0.5
+    assert max(took.values()) < 0.9
     assert rows(events) == [(2, "task.running"), (4, "task.succeeded")]
     assert text_of(events) == "Grüße, 𝄞"
     assert (stream.over, late.over) == (True, True)
@@ -121,13 +121,13 @@ def test_streams_and_waits_at_their_cap_leave_polls_alone_and_the_dead_give_thei
 
     assert (refused.status, refused.answer.headers["Retry-After"], wait.status) == (503, "5", 503)
     assert {status for status, _ in polls} == {200}
-    assert max(took for _, took in polls) < 1
+    assert max(took for _, took in polls) < 2
 
     for stream in open_ones[: STREAMS // 2]:
         stream.hang_up()
     left = time.monotonic()
     again = until(lambda: (stream := web.follow(task)).status == 200 and stream)
-    assert time.monotonic() - left < 3 * BEAT
+    assert time.monotonic() - left < 4 * BEAT
 
     lifecycle.cancel(task.pk, by="test")
     assert again.rest()[-1].type == "task.canceled"
@@ -148,7 +148,7 @@ def test_a_server_that_stops_ends_its_streams_and_waits_cleanly(start):
         answers = [wait.result(5) for wait in waits]
 
     assert web.process.wait(5) == 0
-    assert took < 1
+    assert took < 2
     assert all(stream.over and stream.hints for stream in streams)
     assert [rows(end) for end in ends] == [[(1, "task.queued")]] * STREAMS
     assert [(answer.status, answer.body["status"]) for answer in answers] == [(200, "queued")] * 2
@@ -174,5 +174,5 @@ def test_a_revoked_key_hears_no_more(start):
     began = time.monotonic()
 
     assert [event.type for event in stream.rest()] == []
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 3
     assert web.follow(task).status == 401
