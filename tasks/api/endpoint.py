@@ -12,7 +12,7 @@ from rest_framework.viewsets import ViewSetMixin
 from tasks.api.authentication import BearerAuthentication, HasScope
 from tasks.api.errors import RateLimited
 from tasks.api.parsers import StrictJSONParser
-from tasks.api.rates import Rate, count
+from tasks.api.rates import Rate, count, look
 
 STREAM = "text/event-stream"
 
@@ -30,10 +30,11 @@ class Endpoint(APIView):
     rate: Rate | None = None
 
     def perform_authentication(self, request: Request) -> None:
-        """Know the caller, and count the request; a stream has caps of its own."""
+        """Know the caller, and count the request; a stream does not count, it has caps of its own."""
         super().perform_authentication(request)
-        if request.user is not None and request.accepted_renderer.media_type != STREAM:
-            self.meet(count, request.user.api_key_id, request.user.requests_per_minute)
+        if request.user is not None:
+            how = look if request.accepted_renderer.media_type == STREAM else count
+            self.meet(how, request.user.api_key_id, request.user.requests_per_minute)
 
     def meet(self, how: Callable[[UUID, int], Rate | None], api_key_id: UUID, limit: int) -> None:
         """Hold the key to its rate; the answer will say where it stands. Raises RateLimited."""

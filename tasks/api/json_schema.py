@@ -42,7 +42,7 @@ def _of_field(field: serializers.Field) -> dict[str, Any]:
     schema = _shape(field)
     if field.allow_null:
         schema = _nullable(schema)
-    if field.default is not empty:
+    if field.default is not empty and not getattr(field.default, "requires_context", False):
         schema["default"] = field.default() if callable(field.default) else field.default
     if field.help_text:
         schema["description"] = str(field.help_text)

@@ -74,8 +74,10 @@ class TaskViewSet(Resource):
         reading.check(self.reading)
         if patience and not reading.final and seen in (None, reading.seq):
             preference.until_final(reading.task_id, reading.api_key_id, seconds=patience, seen=seen)
-            reading = Reading.of(request, task_id, seen=seen)
+            waited, reading = reading, Reading.of(request, task_id, seen=seen)
             reading.check(self.reading)
+            if waited.unchanged and not reading.unchanged:  # it counts after all, and is not refused for that
+                self.rate = rates.count(reading.api_key_id, reading.requests_per_minute)
         return preference.applied(reading.response(), patience)
 
     @action(detail=True, methods=["post"])

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_field
 from rest_framework import serializers
 
 from tasks import net
@@ -47,6 +48,7 @@ class Crop(Input):
     height = Side()
 
 
+@extend_schema_field({"enum": [90, 180, 270]})
 class Degrees(Integer):
     def to_internal_value(self, data: Any) -> int:
         degrees = super().to_internal_value(data)
@@ -78,6 +80,10 @@ OPERATIONS: dict[str, type[Input]] = {
 }  # fmt: skip
 
 
+ONE_OF_THEM = PolymorphicProxySerializer("ImageOperation", [*OPERATIONS.values()], resource_type_field_name="op")
+
+
+@extend_schema_field(ONE_OF_THEM)
 class Operation(serializers.Field):
     """One of the operations, by its `op`."""
 

@@ -14,6 +14,7 @@ from billing.models import Account, Price, Transfer
 from billing.pricing import METERS
 from tasks import capabilities
 from tasks.api.json_schema import json_schema
+from tasks.capabilities.image.inputs import ImageTransformInput
 from tasks.capabilities.inputs import Input, Integer, Text
 from tasks.capabilities.test_echo import EchoInput
 from tasks.models import Task
@@ -184,6 +185,28 @@ class TestSchema:
 
         assert by_schema == [Odd(data=body).is_valid() for body in bodies]
         assert by_schema == [True] * len(good) + [False] * len(bad)
+
+    @pytest.mark.parametrize(
+        ("operation", "taken"),
+        [
+            ({"op": "resize", "width": 5}, True),
+            ({"op": "crop", "width": 5, "height": 5}, True),
+            ({"op": "rotate", "degrees": 270}, True),
+            ({"op": "flip", "direction": "vertical"}, True),
+            ({"op": "grayscale"}, True),
+            ({"op": "rotate", "degrees": 45}, False),
+            ({"op": "crop", "width": 5}, False),
+            ({"op": "grayscale", "width": 5}, False),
+            ({"op": "sharpen"}, False),
+            ({}, False),
+        ],
+    )
+    def test_each_operation_on_an_image_has_a_shape_of_its_own(self, operation, taken):
+        body = {"image_url": "https://example.com/a.png", "operations": [operation]}
+
+        by_schema = Draft202012Validator(json_schema(ImageTransformInput)).is_valid(body)
+
+        assert by_schema == ImageTransformInput(data=body).is_valid() == taken
 
     def test_descriptions_and_defaults_are_told(self):
         schema = json_schema(Odd)

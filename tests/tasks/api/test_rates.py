@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import connections
 
 from tasks import runner
-from tasks.api import rates
+from tasks.api import preference, rates
 from tests import builders
 from tests.config.running import free_port
 from tests.tasks.api.client import Consumer
@@ -58,6 +58,28 @@ def test_what_has_not_changed_costs_nothing_and_comes_through_over_the_limit(to)
     assert [read.status_code for read in reads] == [200, 200, 429]
     assert (over.status_code, standing(over)) == (304, [3, 0])
     assert changed.status_code == 429
+
+
+def test_a_stream_costs_nothing_and_says_where_the_key_stands(to):
+    consumer = consumer_of(2)
+    path = consumer.create(to)["Location"]
+    runner.run_next(to.queue)
+
+    streams = [consumer.get(f"{path}/events", Accept="text/event-stream") for _ in range(3)]
+
+    for stream in streams:
+        stream.close()
+    assert [(stream.status_code, standing(stream)) for stream in streams] == [(200, [2, 1])] * 3
+
+
+def test_a_wait_that_ends_with_news_costs_one_request_and_is_answered_over_the_limit(to, monkeypatch):
+    consumer = consumer_of(3)
+    paths = [consumer.create(to)["Location"] for _ in range(2)]
+    monkeypatch.setattr(preference, "until_final", lambda *_, **__: runner.run_next(to.queue))
+
+    waits = [consumer.get(path, If_None_Match='"1"', Prefer="wait=5") for path in paths]
+
+    assert [(wait.status_code, standing(wait)) for wait in waits] == [(200, [3, 0])] * 2
 
 
 def test_keys_do_not_use_up_each_others_requests():
