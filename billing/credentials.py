@@ -2,27 +2,76 @@
 
 import base64
 import hashlib
+import re
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 
 from cryptography.fernet import Fernet, MultiFernet
 from django.conf import settings
+from django.db import transaction
+from django.db.models.functions import Now
+from django.utils import timezone
 
+from billing.exceptions import KeyEnded
 from billing.models import Account, ApiKey
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# What a key shows of its secret: `cf_live_` and eight characters.
+PREFIX = 16
+SECRET = re.compile(r"(cf_(?:live|test)_[0-9A-Za-z]{8})_[0-9A-Za-z]+")
 
 
 def issue_key(
-    account: Account, *, name: str, scopes: list[str] | None = None, expires_at: datetime | None = None
+    account: Account,
+    *,
+    name: str,
+    scopes: list[str] | None = None,
+    expires_at: datetime | None = None,
+    monthly_cap: Decimal | None = None,
 ) -> tuple[ApiKey, str]:
     """A new key and its secret, `cf_live_<8>_<43>`; a test twin's says `cf_test_`. The secret is not kept."""
-    kind = "test" if account.twin_of_id else "live"
-    secret = f"cf_{kind}_{_random(8)}_{_random(43)}"
+    secret = _new_secret(account)
     chosen = {} if scopes is None else {"scopes": scopes}
-    key = ApiKey(account=account, name=name, prefix=secret[:16], digest=digest(secret), expires_at=expires_at, **chosen)
+    key = ApiKey(
+        account=account,
+        name=name,
+        prefix=secret[:PREFIX],
+        digest=digest(secret),
+        expires_at=expires_at,
+        monthly_cap=monthly_cap,
+        **chosen,
+    )
     key.save(force_insert=True)
     return key, secret
+
+
+@transaction.atomic
+def roll(key: ApiKey, *, overlap: timedelta) -> str:
+    """A new secret for the same key, which the caller shows once; the old one is good for `overlap` more.
+
+    The key keeps its id, scopes, expiry, rate and spending. Of two secrets before, the older ends at once. Raises
+    KeyEnded for a key that is revoked or expired.
+    """
+    row = ApiKey.objects.select_for_update(no_key=True, of=("self",)).select_related("account").get(pk=key.pk)
+    now = timezone.now()
+    if row.revoked_at or (row.expires_at and row.expires_at <= now):
+        raise KeyEnded
+    secret = _new_secret(row.account)
+    row.previous_prefix, row.previous_digest, row.previous_until = row.prefix, row.digest, now + overlap
+    row.prefix, row.digest = secret[:PREFIX], digest(secret)
+    row.save(update_fields=["previous_prefix", "previous_digest", "previous_until", "prefix", "digest"])
+    return secret
+
+
+def revoke(key: ApiKey) -> bool:
+    """Refuse both secrets of the key from now on. False says that it was revoked before."""
+    return ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=Now()) > 0
+
+
+def without_keys(text: str) -> str:
+    """The text with what could be a secret key cut down to its prefix."""
+    return SECRET.sub(r"\1…", text) if "cf_" in text else text
 
 
 def digest(secret: str) -> str:
@@ -49,6 +98,11 @@ def open_account(name: str, *, twin_of: Account | None = None) -> tuple[Account,
     account = Account(name=name, twin_of=twin_of, callback_secret=encrypt(secret))
     account.save(force_insert=True)
     return account, secret
+
+
+def _new_secret(account: Account) -> str:
+    kind = "test" if account.twin_of_id else "live"
+    return f"cf_{kind}_{_random(8)}_{_random(43)}"
 
 
 def _random(length: int) -> str:

@@ -27,6 +27,10 @@ class SpendCapReached(Refusal):
     message = "The spend cap of this month is reached."
 
 
+class KeySpendCapReached(SpendCapReached):
+    message = "The spend cap of this key for this month is reached."
+
+
 class RefundTooLarge(Refusal):
     code, status = "refund_too_large", 409
     message = "A refund never exceeds what was charged and not yet refunded."
@@ -42,9 +46,15 @@ class KeyReused(Refusal):
     message = "This key belongs to another transfer."
 
 
+class KeyEnded(Refusal):
+    code, status = "key_ended", 409
+    message = "A key that is revoked or expired is not rolled; issue a new one."
+
+
 REFUSALS: dict[str, type[Refusal]] = {
     "available_never_falls_below_the_credit_limit": InsufficientBalance,
     "monthly_cap": SpendCapReached,
+    "monthly_cap_of_the_key": KeySpendCapReached,
     "refunded_never_exceeds_charged": RefundTooLarge,
     "a_line_is_never_refunded_above_its_bill": RefundTooLarge,
     "transfer_charge": NothingCharged,

@@ -39,8 +39,9 @@ def default_scopes() -> list[str]:
 POST_TRANSFER = """
     NEW.created_at := clock_timestamp();
     this_month := date_trunc('month', NEW.created_at AT TIME ZONE 'utc');
+    spender := NEW.api_key_id;
     IF NEW.kind = 'release' THEN
-        SELECT date_trunc('month', c.created_at AT TIME ZONE 'utc') = this_month INTO same_month
+        SELECT date_trunc('month', c.created_at AT TIME ZONE 'utc') = this_month, c.api_key_id INTO same_month, spender
         FROM billing_charge c WHERE c.task_id = NEW.task_id;
     ELSIF NEW.kind = 'refund' THEN
         PERFORM 1 FROM billing_account WHERE id = NEW.account_id FOR NO KEY UPDATE;
@@ -77,9 +78,24 @@ POST_TRANSFER = """
         RAISE EXCEPTION USING ERRCODE='CF004', CONSTRAINT='monthly_cap',
             MESSAGE='the monthly cap is reached', TABLE='billing_account';
     END IF;
+    IF spender IS NOT NULL AND NEW.kind IN ('hold', 'release') THEN
+        UPDATE billing_apikey SET
+            month = greatest(month, this_month),
+            month_spent = greatest(0, CASE WHEN month >= this_month THEN month_spent ELSE 0 END
+                + CASE WHEN NEW.kind = 'hold' THEN NEW.amount
+                    WHEN same_month AND month = this_month THEN -NEW.amount ELSE 0 END)
+        WHERE id = spender AND account_id = NEW.account_id RETURNING * INTO k;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION USING ERRCODE='foreign_key_violation', CONSTRAINT='transfer_api_key',
+                MESSAGE='this account has no such key';
+        ELSIF NEW.kind = 'hold' AND k.month_spent > k.monthly_cap THEN
+            RAISE EXCEPTION USING ERRCODE='CF004', CONSTRAINT='monthly_cap_of_the_key',
+                MESSAGE='the monthly cap of the key is reached', TABLE='billing_apikey';
+        END IF;
+    END IF;
     IF NEW.kind = 'hold' THEN
-        INSERT INTO billing_charge (task_id, account_id, held, charged, refunded, created_at)
-        VALUES (NEW.task_id, NEW.account_id, NEW.amount, 0, 0, NEW.created_at);
+        INSERT INTO billing_charge (task_id, account_id, api_key_id, held, charged, refunded, created_at)
+        VALUES (NEW.task_id, NEW.account_id, NEW.api_key_id, NEW.amount, 0, 0, NEW.created_at);
     ELSIF NEW.kind IN ('capture', 'release', 'refund') THEN
         UPDATE billing_charge SET
             held = held - CASE WHEN NEW.kind = 'refund' THEN 0 ELSE NEW.amount END,
@@ -154,7 +170,15 @@ class Account(models.Model):
     monthly_cap = Credits(
         null=True, blank=True, validators=[NOT_NEGATIVE], help_text="Holds and charges allowed in a UTC month."
     )
-    low_balance_threshold = Credits(null=True, blank=True, validators=[NOT_NEGATIVE])
+    low_balance_threshold = Credits(
+        null=True,
+        blank=True,
+        validators=[NOT_NEGATIVE],
+        help_text="Fewer available credits than this are told to the account's webhook endpoints.",
+    )
+    low_since = models.DateTimeField(
+        null=True, editable=False, help_text="Since when fewer credits are available than the threshold."
+    )
 
     pending = models.PositiveIntegerField(default=0, editable=False, help_text="Tasks accepted and not yet final.")
     running = models.PositiveIntegerField(default=0, editable=False)
@@ -217,6 +241,16 @@ class Account(models.Model):
                 + " END IF; RETURN NULL;",
             ),
             HardTrigger(
+                name="low_is_below_the_threshold",
+                when=pgtrigger.Before,
+                operation=pgtrigger.UpdateOf("available", "low_balance_threshold", "low_since"),
+                condition=pgtrigger.Condition(
+                    "NEW.low_balance_threshold IS NOT NULL OR OLD.low_since IS NOT NULL OR NEW.low_since IS NOT NULL"
+                ),
+                func="NEW.low_since := CASE WHEN NEW.available < NEW.low_balance_threshold "
+                "THEN coalesce(OLD.low_since, clock_timestamp()) END; RETURN NEW;",
+            ),
+            HardTrigger(
                 name="an_account_is_never_replaced",
                 when=pgtrigger.Before,
                 operation=pgtrigger.UpdateOf("id") | pgtrigger.Delete,
@@ -242,7 +276,8 @@ class Account(models.Model):
                 operation=pgtrigger.Insert,
                 func=f"IF {' OR '.join(f'NEW.{column} <> 0' for column in EMPTY)} THEN "
                 + refusal("an_account_starts_empty", "An account starts with nothing in it")
-                + " END IF; RETURN NEW;",
+                + " END IF; NEW.low_since := CASE WHEN NEW.available < NEW.low_balance_threshold "
+                "THEN clock_timestamp() END; RETURN NEW;",
             ),
             no_truncate("account"),
         ]
@@ -260,7 +295,20 @@ class ApiKey(models.Model):
     prefix = models.CharField(max_length=16, editable=False, help_text="How the key begins: enough to recognise it.")
     digest = models.CharField(max_length=64, unique=True, editable=False)
     scopes = ArrayField(models.CharField(max_length=32), default=default_scopes)
-    last_used_at = models.DateTimeField(null=True, editable=False)
+    previous_prefix = models.CharField(max_length=16, blank=True, default="", editable=False)
+    previous_digest = models.CharField(max_length=64, null=True, editable=False)
+    previous_until = models.DateTimeField(
+        null=True, editable=False, help_text="Until when the secret before the last roll is good."
+    )
+    monthly_cap = Credits(
+        null=True,
+        blank=True,
+        validators=[NOT_NEGATIVE],
+        help_text="Holds and charges that this key may make in a UTC month. Empty: as the account's.",
+    )
+    month = models.DateField(null=True, editable=False, help_text="The UTC month that month_spent counts.")
+    month_spent = Credits(default=Decimal(0), editable=False, help_text="Holds and charges of that month.")
+    last_used_at = models.DateTimeField(null=True, editable=False, help_text="To the minute.")
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -268,6 +316,40 @@ class ApiKey(models.Model):
     class Meta:
         verbose_name = "API key"
         permissions = [("issue_apikey", "Can issue and revoke API keys")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["previous_digest"], condition=Q(previous_digest__isnull=False), name="one_key_a_previous_digest"
+            ),
+            models.CheckConstraint(
+                name="a_rolled_key_has_an_end",
+                condition=Q(previous_digest__isnull=True, previous_until__isnull=True)
+                | Q(previous_digest__isnull=False, previous_until__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="monthly_cap_of_a_key_is_never_negative",
+                condition=Q(monthly_cap__gte=0, monthly_cap__lt=Decimal(10) ** 16),
+            ),
+        ]
+        triggers = [
+            HardTrigger(
+                name="what_a_key_spent_moves_by_transfers",
+                when=pgtrigger.Before,
+                operation=pgtrigger.UpdateOf("month", "month_spent", "account_id"),
+                condition=pgtrigger.AnyChange("month", "month_spent", "account"),
+                func="IF pg_trigger_depth() < 2 OR NEW.account_id <> OLD.account_id THEN "
+                + refusal("what_a_key_spent_moves_by_transfers", "What a key spent moves only by a transfer")
+                + " END IF; RETURN NEW;",
+            ),
+            HardTrigger(
+                name="a_key_starts_with_nothing_spent",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert,
+                func="IF NEW.month_spent <> 0 OR NEW.month IS NOT NULL THEN "
+                + refusal("a_key_starts_with_nothing_spent", "A key starts with nothing spent")
+                + " END IF; RETURN NEW;",
+            ),
+            no_truncate("API key"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
@@ -372,6 +454,9 @@ class Transfer(models.Model):
     id = models.BigAutoField(primary_key=True)
     account = models.ForeignKey(Account, models.PROTECT, related_name="transfers", db_index=False)
     task_id = models.UUIDField(null=True)
+    api_key = models.ForeignKey(
+        ApiKey, models.PROTECT, null=True, related_name="+", db_index=False, help_text="The key that a hold is made by."
+    )
     usage_line = models.ForeignKey(UsageLine, models.PROTECT, null=True, related_name="refunds", db_index=False)
     kind = models.CharField(max_length=16, choices=Kind)
     amount = Credits(help_text="Positive; an adjustment is signed.")
@@ -410,6 +495,7 @@ class Transfer(models.Model):
             models.CheckConstraint(
                 name="only_a_refund_names_a_line", condition=Q(usage_line__isnull=True) | Q(kind="refund")
             ),
+            models.CheckConstraint(name="only_a_hold_names_a_key", condition=Q(api_key__isnull=True) | Q(kind="hold")),
             models.CheckConstraint(
                 name="what_people_do_has_a_reason", condition=Q(kind__in=["hold", "capture", "release"]) | ~Q(reason="")
             ),
@@ -430,6 +516,8 @@ class Transfer(models.Model):
                     ("this_month", "date"),
                     ("same_month", "boolean := false"),
                     ("refundable", "numeric"),
+                    ("spender", "uuid"),
+                    ("k", "billing_apikey%ROWTYPE"),
                 ],
                 func=POST_TRANSFER,
             ),
@@ -444,6 +532,7 @@ class Charge(models.Model):
 
     task_id = models.UUIDField(primary_key=True)
     account = models.ForeignKey(Account, models.PROTECT, related_name="charges")
+    api_key = models.ForeignKey(ApiKey, models.PROTECT, null=True, related_name="+", db_index=False)
     held = Credits()
     charged = Credits()
     refunded = Credits()

@@ -96,6 +96,7 @@ WHERE kind NOT IN ('grant', 'hold', 'capture', 'release', 'refund', 'adjustment'
     OR amount = 'NaN' OR amount = 0 OR (amount < 0 AND kind <> 'adjustment')
     OR (task_id IS NULL) <> (kind IN ('grant', 'adjustment'))
     OR (usage_line_id IS NOT NULL AND kind <> 'refund')
+    OR (api_key_id IS NOT NULL AND kind <> 'hold')
     OR (kind IN ('hold', 'capture', 'release') AND key <> kind || ':' || task_id)
     OR (kind IN ('grant', 'refund', 'adjustment') AND (reason = '' OR actor = ''))
     OR (kind IN ('hold', 'capture', 'release') AND (reason <> '' OR actor <> 'system'))
@@ -147,6 +148,42 @@ FROM billing_account a LEFT JOIN (
     GROUP BY t.account_id, t.last) s ON s.account_id = a.id
 WHERE (a.month, a.month_spent) IS DISTINCT FROM (s.month, coalesce(s.spent, 0))
 ORDER BY a.id LIMIT 1
+"""
+
+# The same for a key: its holds name it, and a release takes back the hold of its task's charge.
+KEYS_ARE_COUNTED = """
+SELECT format('key %s: spent %s in %s, but its transfers say %s in %s', k.id, k.month_spent, k.month,
+    coalesce(s.spent, 0), s.month)
+FROM billing_apikey k LEFT JOIN (
+    SELECT t.spender, t.last AS month, sum(CASE WHEN t.kind = 'hold' AND t.reached = t.last THEN t.amount
+        WHEN t.kind = 'release' AND t.month = t.last AND t.begun = t.last THEN -t.amount ELSE 0 END) AS spent
+    FROM (
+        SELECT m.*, max(month) OVER (PARTITION BY spender ORDER BY account_seq) AS reached,
+            max(month) OVER (PARTITION BY spender) AS last
+        FROM (
+            SELECT t.*, c.api_key_id AS spender, date_trunc('month', t.created_at AT TIME ZONE 'utc')::date AS month,
+                date_trunc('month', c.created_at AT TIME ZONE 'utc')::date AS begun
+            FROM billing_transfer t JOIN billing_charge c ON c.task_id = t.task_id
+            WHERE c.api_key_id IS NOT NULL AND t.kind IN ('hold', 'release')) m) t
+    GROUP BY t.spender, t.last) s ON s.spender = k.id
+WHERE (k.month, k.month_spent) IS DISTINCT FROM (s.month, coalesce(s.spent, 0))
+ORDER BY k.id LIMIT 1
+"""
+
+HOLDS_NAME_THEIR_KEY = """
+SELECT format('charge of task %s: by key %s, but its hold by %s', c.task_id, c.api_key_id, t.api_key_id)
+FROM billing_charge c JOIN billing_transfer t ON t.task_id = c.task_id AND t.kind = 'hold'
+LEFT JOIN billing_apikey k ON k.id = c.api_key_id
+WHERE c.api_key_id IS DISTINCT FROM t.api_key_id
+    OR (c.api_key_id IS NOT NULL AND k.account_id IS DISTINCT FROM c.account_id)
+ORDER BY c.task_id LIMIT 1
+"""
+
+ACCOUNTS_ARE_LOW = """
+SELECT format('account %s: available %s, threshold %s, but low since %s', id, available, low_balance_threshold,
+    low_since)
+FROM billing_account
+WHERE (low_since IS NOT NULL) <> coalesce(available < low_balance_threshold, false) ORDER BY id LIMIT 1
 """
 
 REFUNDS_ARE_COVERED = """
@@ -236,6 +273,9 @@ CHECKS: list[Check] = [
     Check("charges_are_sums", "a task's charge is the sum of its transfers", CHARGES_ARE_SUMS),
     Check("charges_begin_with_their_hold", "a charge is as old as its hold", CHARGES_BEGIN_WITH_THEIR_HOLD),
     Check("months_are_counted", "a month's spending is its holds less its releases", MONTHS_ARE_COUNTED),
+    Check("keys_are_counted", "a key's spending is its holds less its releases, in its month", KEYS_ARE_COUNTED),
+    Check("holds_name_their_key", "a charge is of the key that its hold names", HOLDS_NAME_THEIR_KEY),
+    Check("accounts_are_low", "an account is low exactly while it has less than its threshold", ACCOUNTS_ARE_LOW),
     Check("charges_are_of_one_account", "a task moves one account's credits only", CHARGES_ARE_OF_ONE_ACCOUNT),
     Check("refunds_are_covered", "0 <= refunded <= charged, per task", REFUNDS_ARE_COVERED),
     Check("accounts_hold_for_tasks", "an account's held and charged are its tasks'", ACCOUNTS_HOLD_FOR_TASKS),

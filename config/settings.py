@@ -166,6 +166,7 @@ ARTIFACT_BYTES = env.int("ARTIFACT_BYTES", default=64 * 2**20)  # that the files
 FETCH_TIMEOUT_SECONDS = env.float("FETCH_TIMEOUT_SECONDS", default=30)  # for what a task's input names by its URL
 
 ENABLE_TEST_CAPABILITIES = env.bool("ENABLE_TEST_CAPABILITIES", default=DEBUG)
+TEST_CREDITS_A_DAY = env.int("TEST_CREDITS_A_DAY", default=10_000)  # that an account's test keys may spend
 
 # What a request may carry; the parser and the validators enforce the rest.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2**20

@@ -73,6 +73,8 @@ class Claim:
     time_left: timedelta
     settings: dict[str, Any]
     quote: dict[str, Any]
+    test: bool
+    test_outcome: str | None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from structlog.contextvars import bound_contextvars
 
 from billing.failpoints import here
 from tasks import artifacts, capabilities, interrupts, lifecycle, results
-from tasks.capabilities import Capability, CapabilityError, Usage
+from tasks.capabilities import Capability, CapabilityError, Usage, test_echo
 from tasks.exceptions import Invalid, LeaseLost
 from tasks.identifiers import public_id
 from tasks.interrupts import Interrupted, Watch
@@ -196,12 +196,20 @@ def _refused(claimed: Claim, error: CapabilityError) -> Callable[[], Any]:
 
 def _call(claimed: Claim) -> dict[str, Any]:
     """The capability's result, ready to be stored. All that it makes us do is done under the watch."""
-    capability = capabilities.get(claimed.capability)
+    capability = capabilities.get(test_echo.NAME if claimed.test else claimed.capability)
     if capability is None:
         raise CapabilityError("This worker does not have the capability.", code=ErrorCode.INTERNAL_ERROR)
-    result = capability.run(clean(capability, claimed.input), RunContext(claimed, capability))
+    input_ = _rehearsal(claimed) if claimed.test else claimed.input
+    result = capability.run(clean(capability, input_), RunContext(claimed, capability))
     folder = f"{claimed.task_id}/{claimed.attempt}/{claimed.token}"
     return results.checked(capability, result) | {"files": artifacts.check(result.artifacts, folder=folder)}
+
+
+def _rehearsal(claimed: Claim) -> dict[str, Any]:
+    """What test.echo is told in place of the capability; a test of test.echo itself is told what its client says."""
+    if claimed.capability != test_echo.NAME:
+        return test_echo.rehearsal(claimed.capability, claimed.quote["bound"], outcome=claimed.test_outcome)
+    return claimed.input | ({"fail": test_echo.told(claimed.test_outcome)} if claimed.test_outcome else {})
 
 
 class RunContext:

@@ -74,6 +74,7 @@ class Request:
     rerun_of: UUID | None = None
     rerun_root: UUID | None = None
     waived_for: str | None = None
+    test_outcome: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class Offer:
     max_pending: int | None
     full: bool
     rates: list[dict[str, Any]]
+    test: bool
 
 
 def submit(request: Request) -> Submitted:
@@ -224,6 +226,7 @@ def _again(task: Task, **fields: Any) -> Request:
         max_retries=min(task.max_retries, task.deployment.max_retries),
         rerun_of=task.pk,
         rerun_root=task.rerun_root or task.pk,
+        test_outcome=task.test_outcome,
         **fields,
     )
 
@@ -254,10 +257,12 @@ def _replay(request: Request) -> Submitted | None:
 def _offer(request: Request) -> Offer:
     if request.capability is None and request.model is None:
         raise Invalid("Name a capability, a model or both.", param="/capability")
-    row = one(load("offer"), {"model": request.model, "capability": request.capability})
+    row = one(load("offer"), {"model": request.model, "capability": request.capability, "account": request.account_id})
     if row is None:
         raise UnsupportedModel(param="/model") if request.model else UnsupportedCapability(param="/capability")
     offer = Offer(*row)
+    if request.test_outcome and not offer.test:
+        raise Invalid("Only a test key may say how a task ends.", param="/test_outcome")
     if request.capability not in (None, offer.capability):
         raise UnsupportedModel(f"The model {offer.name} is not for {request.capability}.", param="/model")
     capability = capabilities.get(offer.capability)
@@ -319,6 +324,8 @@ def _params(request: Request, offer: Offer, quote: dict[str, Any]) -> dict[str, 
         "model": offer.name,
         "resolved_model": offer.resolved_model,
         "queue": offer.queue,
+        "test": offer.test,
+        "test_outcome": request.test_outcome,
         "priority": request.priority,
         "not_before": request.not_before,
         "metadata": Jsonb(request.metadata),

@@ -58,7 +58,8 @@ def deployment(name=None, *, capability="test.work", prices=(("task", "1"),), **
 
 
 def request(of: Account, to: Deployment, **fields) -> Request:
-    return Request(account_id=of.pk, api_key_id=None, actor="api_key:test", **{"model": to.name, "input": {}, **fields})
+    asked = {"api_key_id": None, "actor": "api_key:test", "model": to.name, "input": {}, **fields}
+    return Request(account_id=of.pk, **asked)
 
 
 def submit(of: Account | None = None, to: Deployment | None = None, **fields) -> Task:

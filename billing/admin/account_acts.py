@@ -11,6 +11,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminDecimalFieldWidget,
+    UnfoldAdminSelectWidget,
     UnfoldAdminSplitDateTimeWidget,
     UnfoldAdminTextInputWidget,
 )
@@ -21,6 +22,7 @@ from billing.admin.once import SHOWN_ONCE, OnceForm, keyed
 from billing.admin.screens import Table, table, yes_or_no
 from billing.credentials import encrypt, issue_key, new_callback_secret
 from billing.models import SCOPES, Account, default_scopes, printable
+from billing.twins import twin_of
 
 GRACE = timedelta(hours=24)
 SMALLEST = Decimal("0.0001")
@@ -47,6 +49,11 @@ class AdjustForm(ReasonForm):
 
 
 class KeyForm(ReasonForm):
+    kind = forms.ChoiceField(
+        choices=[("live", "Live"), ("test", "Test: runs nothing and spends test credits")],
+        initial="live",
+        widget=UnfoldAdminSelectWidget,
+    )
     name = forms.CharField(
         max_length=200, validators=[printable], widget=UnfoldAdminTextInputWidget, help_text="Who or what uses it."
     )
@@ -57,6 +64,11 @@ class KeyForm(ReasonForm):
     )
     expires_at = forms.SplitDateTimeField(
         required=False, widget=UnfoldAdminSplitDateTimeWidget, help_text="In UTC. Empty: never."
+    )
+    monthly_cap = CreditsField(
+        required=False,
+        min_value=0,
+        help_text="Credits that the key may hold and be charged in a UTC month. Empty: no cap.",
     )
 
 
@@ -100,8 +112,11 @@ class IssueKey(AccountAct):
     form = KeyForm
 
     def perform(self, row: Account, *, by: str, data: dict[str, Any]) -> Done:
-        key, secret = issue_key(row, name=data["name"], scopes=data["scopes"], expires_at=data["expires_at"])
-        return Done(f"Issued the API key {key}.", secrets=((f"API key “{key.name}”", secret),))
+        account, callback_secret = twin_of(row) if data["kind"] == "test" else (row, None)
+        chosen = {name: data[name] for name in ("name", "scopes", "expires_at", "monthly_cap")}
+        key, secret = issue_key(account, **chosen)
+        opened = (("Callback secret of the test account", callback_secret),) if callback_secret else ()
+        return Done(f"Issued the API key {key}.", secrets=((f"API key “{key.name}”", secret), *opened))
 
 
 class RotateSecret(AccountAct):

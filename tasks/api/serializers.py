@@ -8,6 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from tasks import net
+from tasks.capabilities import test_echo
 from tasks.capabilities.inputs import Input, Integer, Text
 
 
@@ -105,6 +106,13 @@ class CreateTask(Input):
     )
     not_before = Moment(
         required=False, allow_null=True, default=None, help_text="Not started earlier. RFC 3339 with an offset."
+    )
+    test_outcome = serializers.ChoiceField(
+        [test_echo.SUCCEEDED, *test_echo.CODES],
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="With a test key only: how the task ends, `succeeded` or with this error code.",
     )
 
 

@@ -11,7 +11,7 @@ import re
 import signal
 import time
 from collections.abc import Mapping
-from decimal import ROUND_DOWN, Decimal
+from decimal import ROUND_CEILING, ROUND_DOWN, Decimal
 from typing import Any
 
 from django.conf import settings
@@ -22,6 +22,8 @@ from billing.pricing import METERS
 from tasks.capabilities import CapabilityError, Context, Result, Usage, capability
 from tasks.capabilities.inputs import Input, Integer, Number, Text
 
+NAME = "test.echo"
+SUCCEEDED = "succeeded"
 MAX_BYTES = 64 * 2**10
 # What `error.code` can be; capabilities do not import statuses.
 CODES = (
@@ -37,6 +39,8 @@ CODES = (
 )
 RETRYABLE = "upstream_error_retryable"
 CRASH = "crash"
+PLACES = Decimal("0.000001")
+MOST = Decimal(10) ** 12 - 1
 QUANTITY = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
 
 
@@ -106,7 +110,7 @@ class EchoInput(Input):
         return fail
 
 
-@capability("test.echo", meters=METERS, available=allowed)
+@capability(NAME, meters=METERS, available=allowed)
 class Echo:
     input = EchoInput
 
@@ -122,6 +126,32 @@ class Echo:
         _sleep_until(started + seconds)
         _end_as(input["fail"])
         return Result(input.get("output", text or None), input["usage"])
+
+
+def rehearsal(capability_: str, bound: Mapping[str, str], *, outcome: str | None) -> dict[str, Any]:
+    """An input that stands for a test of another capability: half of what the quote bounds, a second's half of work,
+    and the outcome that was asked for.
+    """
+    said = f"This is a test: {capability_} did not run."
+    return {
+        "seconds": 0.5,
+        "steps": 2,
+        "text": said,
+        "output": {"test": True, "capability": capability_, "message": said},
+        "usage": {meter: _half(Decimal(quantity)) for meter, quantity in bound.items()},
+        "fail": told(outcome),
+    }
+
+
+def told(outcome: str | None) -> str | None:
+    """What `fail` says for an outcome: nothing for a success."""
+    return None if outcome == SUCCEEDED else outcome
+
+
+def _half(quantity: Decimal) -> str:
+    """Half of it, in whole units where there is room for one, within the places of a quantity."""
+    half = min(quantity, (quantity / 2).to_integral_value(ROUND_CEILING))
+    return f"{min(half, MOST).quantize(PLACES, ROUND_DOWN):f}"
 
 
 def _sleep_until(moment: float) -> None:

@@ -73,7 +73,10 @@ class Task(models.Model):
     model = models.CharField(max_length=64)
     resolved_model = models.CharField(max_length=200)
     queue = models.CharField(max_length=64)
-    test = models.BooleanField(default=False)
+    test = models.BooleanField(
+        default=False, help_text="Made by a test key: test.echo runs in place of the capability."
+    )
+    test_outcome = models.CharField(max_length=32, null=True, help_text="The end that a test was told to have.")
 
     status = models.CharField(max_length=16, choices=[(s.value, s.value) for s in Status], default=Status.QUEUED)
     seq = models.BigIntegerField(default=1, help_text="Rises with every visible change.")
@@ -131,6 +134,9 @@ class Task(models.Model):
         ]
         constraints = [
             models.CheckConstraint(name="status_is_known", condition=Q(status__in=[s.value for s in Status])),
+            models.CheckConstraint(
+                name="only_a_test_is_told_its_outcome", condition=Q(test=True) | Q(test_outcome__isnull=True)
+            ),
             models.CheckConstraint(name="priority_is_0_to_9", condition=Q(priority__lte=9)),
             models.CheckConstraint(
                 name="a_final_task_has_an_end",

@@ -48,5 +48,6 @@ WITH RECURSIVE waiting AS (
     INSERT INTO tasks_taskevent (task_id, seq, type, data, actor)
     SELECT id, seq, 'task.running', jsonb_build_object('attempt', attempt), 'system' FROM picked
 )
-SELECT p.id, chosen.id, p.capability, p.resolved_model, p.input, p.attempt, p.timeout, p.deadline - now(), d.settings, p.quote
+SELECT p.id, chosen.id, p.capability, p.resolved_model, p.input, p.attempt, p.timeout, p.deadline - now(), d.settings, p.quote,
+    p.test, p.test_outcome
 FROM chosen LEFT JOIN picked p ON true LEFT JOIN tasks_deployment d ON d.id = p.deployment_id

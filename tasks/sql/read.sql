@@ -15,4 +15,5 @@ SELECT k.id, a.requests_per_minute, a.is_active, k.scopes, t.id, t.seq,
 FROM billing_apikey k
 JOIN billing_account a ON a.id = k.account_id
 LEFT JOIN tasks_task t ON t.id = %(id)s AND t.account_id = a.id
-WHERE k.digest = %(digest)s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+WHERE (k.digest = %(digest)s OR (k.previous_digest = %(digest)s AND k.previous_until > now()))
+    AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())

@@ -129,7 +129,9 @@ def test_a_new_key_is_shown_once_and_kept_nowhere():
     soon = timezone.now() + timedelta(days=30)
     when = {"expires_at_0": soon.strftime("%Y-%m-%d"), "expires_at_1": "12:00:00"}
 
-    answer = person.do(owner, "issue-key", name="ci", scopes=["tasks:read"], reason="asked by mail", **when)
+    answer = person.do(
+        owner, "issue-key", kind="live", name="ci", scopes=["tasks:read"], reason="asked by mail", **when
+    )
 
     [secret] = set(SECRET.findall(answer.content.decode()))
     issued = ApiKey.objects.get()
@@ -148,7 +150,7 @@ def test_a_new_key_is_shown_once_and_kept_nowhere():
 def test_a_key_that_makes_no_sense_is_an_error_of_the_form(wrong):
     owner, person = account(), root()
 
-    answer = person.do(owner, "issue-key", **({"name": "ci", "scopes": ["tasks:read"]} | wrong))
+    answer = person.do(owner, "issue-key", **({"kind": "live", "name": "ci", "scopes": ["tasks:read"]} | wrong))
 
     assert answer.context["form"].errors
     assert not ApiKey.objects.exists()
@@ -236,7 +238,7 @@ def test_a_form_that_issues_a_key_issues_one(times):
     page = person.ask(owner, "issue-key")
 
     def send():
-        return person.again().send(owner, "issue-key", page, name="ci", scopes=["tasks:read"])
+        return person.again().send(owner, "issue-key", page, kind="live", name="ci", scopes=["tasks:read"])
 
     at_once(times, send)
     again = send()

@@ -33,7 +33,9 @@ def test_an_account_is_opened_with_credits_and_a_key():
 
     account = Account.objects.get(pk=said["account_id"])
     grant = Transfer.objects.get(account=account)
-    assert set(said) == {"account_id", "name", "credits", "api_key", "callback_secret"}
+    assert set(said) == {
+        "account_id", "name", "credits", "api_key", "callback_secret", "test_api_key", "test_callback_secret"
+    }  # fmt: skip
     assert (said["name"], said["credits"]) == (account.name, "100.5000") == ("Acme", "100.5000")
     assert (account.granted, account.available) == (Decimal("100.5"), Decimal("100.5"))
     assert (grant.kind, grant.reason, grant.actor) == ("grant", "opening balance", "operator:cli")
@@ -51,10 +53,21 @@ def test_the_key_works_and_nothing_secret_is_kept_in_clear():
     assert said["callback_secret"].removeprefix("whsec_") not in stored()
 
 
+def test_the_test_key_spends_from_a_twin_with_credits_of_its_own(settings):
+    said = json.loads(create("Acme", "--credits", "1", "--json"))
+
+    twin = Account.objects.get(twin_of=said["account_id"])
+    assert ApiKey.objects.get(digest=digest(said["test_api_key"])).account == twin
+    assert said["test_api_key"].startswith("cf_test_")
+    assert decrypt(twin.callback_secret) == said["test_callback_secret"]
+    assert twin.available == settings.TEST_CREDITS_A_DAY
+
+
 def test_people_read_the_same_in_lines():
     said = create("Acme & Söhne", "--credits", "2")
 
-    account, key = Account.objects.get(), ApiKey.objects.get()
+    account = Account.objects.get(twin_of=None)
+    key = account.api_keys.get()
     lines = dict(line.split(maxsplit=2)[::2] for line in said.splitlines() if line.startswith(("account", "api")))
     assert lines["account"] == str(account.pk)
     assert digest(lines["api"]) == key.digest
@@ -68,7 +81,7 @@ def test_without_credits_there_is_no_transfer():
     create("Acme", "--credits", "0.0000")
 
     assert Account.objects.filter(name="Acme", available=0).count() == 2
-    assert not Transfer.objects.exists()
+    assert not Transfer.objects.filter(account__twin_of=None).exists()
 
 
 @pytest.mark.parametrize(
@@ -101,7 +114,7 @@ def test_what_is_no_amount_is_refused_before_anything_is_written(amount):
 def test_the_smallest_and_the_largest_amount_are_exact(amount):
     create("Acme", "--credits", amount)
 
-    assert Account.objects.get().available == Decimal(amount)
+    assert Account.objects.get(twin_of=None).available == Decimal(amount)
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 201, "a\x00b", "a\nb", "\udc80"])

@@ -1,4 +1,4 @@
-"""`create_account`: an account with credits, an API key and a callback secret. The secrets are shown only now."""
+"""`create_account`: an account with credits, a live and a test key, and callback secrets, which are shown only now."""
 
 import json as jsonlib
 import re
@@ -15,6 +15,7 @@ from django.db import transaction
 from billing import ledger
 from billing.credentials import issue_key, open_account
 from billing.models import Account
+from billing.twins import twin_of
 
 CREDITS = re.compile(r"\d{1,15}(\.\d{1,4})?", re.ASCII)
 
@@ -28,10 +29,12 @@ class Opened:
     credits: str
     api_key: str
     callback_secret: str
+    test_api_key: str
+    test_callback_secret: str
 
 
 class Command(BaseCommand):
-    help = "Open an account with credits and an API key. The key and the callback secret are shown only once."
+    help = "Open an account with credits, an API key and a test key. Keys and callback secrets are shown only once."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", help="The customer's name.")
@@ -68,15 +71,19 @@ def checked_credits(text: str) -> Decimal:
 
 @transaction.atomic
 def open_with(name: str, amount: Decimal) -> Opened:
-    """Open the account, grant the credits and issue the key: all of it or nothing."""
+    """Open the account and its test twin, grant the credits and issue the keys: all of it or nothing."""
     account, callback_secret = open_account(name)
     if amount:
         ledger.grant(account.pk, amount, key=str(uuid4()), reason="opening balance", actor="operator:cli")
     _, api_key = issue_key(account, name="first")
-    return Opened(str(account.pk), name, f"{amount:.4f}", api_key, callback_secret)
+    twin, test_callback_secret = twin_of(account)
+    _, test_api_key = issue_key(twin, name="first")
+    return Opened(
+        str(account.pk), name, f"{amount:.4f}", api_key, callback_secret, test_api_key, test_callback_secret or ""
+    )
 
 
 def as_text(opened: Opened) -> str:
     """A line each, and a word about those that cannot be had again."""
-    lines = [f"{label.replace('_', ' '):<16}{value}" for label, value in asdict(opened).items()]
-    return "\n".join([*lines, "", "Keep the API key and the callback secret: they are not shown again."])
+    lines = [f"{label.replace('_', ' '):<22}{value}" for label, value in asdict(opened).items()]
+    return "\n".join([*lines, "", "Keep the API keys and the callback secrets: they are not shown again."])
