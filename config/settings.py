@@ -228,6 +228,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "TaskStatus": "tasks.api.schema.STATUSES",
         "TaskErrorCode": "tasks.api.schema.TASK_ERROR_CODES",
+        "TestOutcome": "tasks.api.serializers.OUTCOMES",
         "CallbackStatus": "tasks.api.schema.CALLBACK_STATUSES",
         "ApiErrorCode": "tasks.api.openapi.NAMES",
         "Actor": "tasks.api.schema.ACTORS",

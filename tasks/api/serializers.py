@@ -11,6 +11,8 @@ from tasks import net
 from tasks.capabilities import test_echo
 from tasks.capabilities.inputs import Input, Integer, Text
 
+OUTCOMES = [test_echo.SUCCEEDED, *test_echo.CODES]
+
 
 class Moment(serializers.DateTimeField):
     """RFC 3339 with an offset, between the years 2000 and 2200."""
@@ -108,7 +110,7 @@ class CreateTask(Input):
         required=False, allow_null=True, default=None, help_text="Not started earlier. RFC 3339 with an offset."
     )
     test_outcome = serializers.ChoiceField(
-        [test_echo.SUCCEEDED, *test_echo.CODES],
+        OUTCOMES,
         required=False,
         allow_null=True,
         default=None,

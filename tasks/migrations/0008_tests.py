@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('billing', '0004_keys_and_caps'),
+        ('billing', '0005_keys_and_caps'),
         ('tasks', '0007_max_pending'),
     ]
 

@@ -12,7 +12,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('billing', '0003_months_and_actors'),
+        ('billing', '0004_usage_by_time'),
     ]
 
     operations = [
