@@ -1,0 +1,75 @@
+"""Whatever the document allows or forbids is answered as the document says."""
+
+import json
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+
+from config.wsgi import application
+from tasks.api.operations import OPERATIONS
+from tasks.identifiers import public_id
+from tasks.statuses import Status
+from tests import builders
+from tests.tasks.api.client import Consumer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MODES = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
+# Where a value that its schema allows can be refused all the same: it names what is not there, or is one of ours no more.
+CHECKS = {
+    "positive_data_acceptance": {
+        "expected-statuses": ["2xx", "304", "402", "403", "404", "409", "410", "416", "422"],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def document():
+    config = schemathesis.Config.from_dict({"checks": CHECKS})
+    return schemathesis.openapi.from_wsgi("/v1/openapi.json", app=application, config=config)
+
+
+@pytest.fixture
+def consumer():
+    consumer = Consumer(builders.account("1000000", requests_per_minute=1_000_000))
+    consumer.to = builders.deployment()
+    # The last that is made waits in the queue: those before it are claimed.
+    last = [Status.SUCCEEDED, Status.FAILED, Status.RUNNING, Status.CANCELED, Status.QUEUED]
+    consumer.tasks = [builders.task_that_is(status, of=consumer.account, to=consumer.to) for status in last]
+    return consumer
+
+
+def attack(document, consumer, operation, mode, examples):
+    method, path = operation
+    known = st.sampled_from([public_id(task.pk) for task in consumer.tasks])
+    models = st.sampled_from([consumer.to.name, "text-analyze"])
+
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(document[path][method].as_strategy(mode), st.none() | known, st.none() | models)
+    def check(case, task_id, model):
+        if model and mode == GenerationMode.POSITIVE and operation == ("POST", "/v1/tasks"):
+            case.body["model"] = model
+        if task_id and "task_id" in case.path_parameters:
+            case.path_parameters["task_id"] = task_id
+        answer = case.call_and_validate(headers={"Authorization": f"Bearer {consumer.secret}"})
+        if answer.status_code >= 400:
+            told = case.operation.definition.raw["responses"][str(answer.status_code)]
+            assert answer.json()["error"]["code"] in told["x-error-codes"]
+
+    check()
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
+def test_a_few_requests_of_every_operation_are_answered_as_the_document_says(document, consumer, operation, mode):
+    attack(document, consumer, operation, mode, examples=5)
+
+
+@pytest.mark.clients
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
+def test_hundreds_of_requests_of_every_operation_are_answered_as_the_document_says(document, consumer, operation, mode):
+    attack(document, consumer, operation, mode, examples=200)
