@@ -122,7 +122,17 @@ class Schema(AutoSchema):
         shown: Shown = super()._map_basic_serializer(serializer, direction)
         if isinstance(serializer, CLOSED):
             shown["additionalProperties"] = False
+        if direction == "request":
+            shown["properties"] = {name: _told_in_words(field) for name, field in shown["properties"].items()}
         return shown
+
+
+def _told_in_words(field: Shown) -> Shown:
+    """The field, its default in the description: generators take a field with a default for one that must be sent."""
+    if "default" not in field:
+        return field
+    plain = {name: value for name, value in field.items() if name != "default"}
+    return plain | {"description": f"{field.get('description', '')} Default: {field['default']}.".strip()}
 
 
 def _codes(operation: Operation, method: str) -> Iterable[str]:
