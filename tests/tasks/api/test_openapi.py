@@ -11,6 +11,7 @@ from django.core.management import call_command
 
 from tasks.api.codes import CODES
 from tasks.api.operations import OPERATIONS
+from tasks.statuses import ErrorCode
 from tests.tasks.api.client import Consumer
 
 COMMITTED = settings.BASE_DIR / "openapi.yaml"
@@ -127,3 +128,13 @@ def test_the_pages_take_nothing_from_elsewhere_and_run_nothing_inline():
     assert page.count("<script") == page.count('<script src="/static/')
     assert "//" not in page
     assert "style=" not in page
+
+
+def test_the_guide_has_every_code_with_what_to_do():
+    guide = (settings.BASE_DIR / "docs" / "guide.md").read_text()
+    shown = guide.partition("| code | status | what it means | what to do |\n|---|---|---|---|\n")[2].splitlines()
+    ends = guide.partition("| code | what happened |\n|---|---|\n")[2].partition("\n\n")[0].splitlines()
+
+    told = [f"| `{name}` | {code.status} | {code.meaning} | {code.remedy} |" for name, code in CODES.items()]
+    assert shown == told
+    assert [row.split("`")[1] for row in ends] == [code.value for code in ErrorCode]
