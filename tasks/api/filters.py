@@ -11,6 +11,7 @@ from django.http import QueryDict
 from rest_framework.exceptions import ValidationError
 
 from billing.models import Transfer
+from tasks.api import parameters
 from tasks.api.serializers import Moment
 from tasks.identifiers import parse_id
 from tasks.models import Task
@@ -52,16 +53,13 @@ class Filters(django_filters.FilterSet):
     """The filters of a list, beside its paging. What is not known, or stands twice, is refused."""
 
     beside: frozenset[str] = frozenset(PAGING)
+    several: frozenset[str] = frozenset()
 
     @classmethod
-    def apply(cls, params: QueryDict, rows: QuerySet) -> QuerySet:
-        """The rows that match. Raises ValidationError for unknown, repeated or malformed parameters."""
-        for name, values in params.lists():
-            if name not in cls.base_filters and name not in cls.beside and not cls.knows(name):
-                raise ValidationError({name: ["This parameter is not known."]})
-            if len(values) > 1:
-                raise ValidationError({name: ["This parameter stands twice."]})
-        filters = cls(params, rows)
+    def apply(cls, query: QueryDict, rows: QuerySet) -> QuerySet:
+        """The rows that match. Raises Invalid or ValidationError for unknown, repeated or malformed parameters."""
+        known = cls.beside | cls.base_filters.keys()
+        filters = cls(parameters.read(query, known, several=cls.several, free=cls.knows), rows)
         if not filters.is_valid():
             raise ValidationError({name: list(errors) for name, errors in filters.errors.items()})
         return filters.qs
@@ -76,6 +74,7 @@ class TaskFilter(Filters):
     """Several statuses or ids are separated by commas; `metadata[key]=value` names the value of a key."""
 
     beside = frozenset({*PAGING, "expand"})
+    several = frozenset({"status", "id", "expand"})
 
     status = TextFilter(method="by_status")
     capability = TextFilter()
@@ -100,9 +99,6 @@ class TaskFilter(Filters):
 
     def filter_queryset(self, queryset: QuerySet) -> QuerySet:
         wanted = {found[1]: value for name, value in self.data.items() if (found := METADATA.fullmatch(name))}
-        for key, value in wanted.items():
-            if "\x00" in key + value:
-                raise ValidationError({f"metadata[{key}]": ["Text contains a NUL character."]})
         tasks = super().filter_queryset(queryset)
         return tasks.filter(metadata__contains=wanted) if wanted else tasks
 
@@ -113,6 +109,8 @@ class TaskFilter(Filters):
 
 class TransferFilter(Filters):
     """Several kinds are separated by commas."""
+
+    several = frozenset({"kind"})
 
     task = TextFilter(method="by_task")
     kind = TextFilter(method="by_kind")

@@ -48,8 +48,7 @@ class Operation:
 
 
 def _query(name: str, description: str, schema: Shown) -> Shown:
-    commas = {"style": "form", "explode": False} if schema.get("type") == "array" else {}
-    return {"name": name, "in": "query", "description": description, **commas, "schema": schema}
+    return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 PATHS = {
@@ -313,7 +312,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         description="Every deployment that takes tasks, with the JSON Schema of its input and its prices of now.",
         answers={200: Answer("The catalogue.", schema_offers.DeploymentListSerializer, example="deployment_list")},
         codes=("invalid_request",),
-        query=(_query("capability", "Only deployments of this capability.", TEXT),),
+        query=(_query("capability", "Only deployments of this capability.", {"type": "string", "minLength": 1}),),
     ),
     ("GET", "/v1/deployments/{deployment}"): Operation(
         id="getDeployment",

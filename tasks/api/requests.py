@@ -6,12 +6,12 @@ from uuid import UUID
 from rest_framework.request import Request
 
 from tasks import submission
+from tasks.api import parameters
 from tasks.api.errors import InvalidHeader
 from tasks.api.serializers import CreateTask
 from tasks.exceptions import Invalid, TaskNotFound
 from tasks.identifiers import parse_id
 from tasks.models import Task
-from tasks.pointers import pointer
 
 CREATE = CreateTask()
 
@@ -36,18 +36,6 @@ def wanted_of(request: Request, body: dict[str, Any]) -> submission.Request:
     )
 
 
-def known_parameters(request: Request, *names: str) -> dict[str, str]:
-    """The query's parameters: each one known, each once. Raises Invalid."""
-    for name, values in request.query_params.lists():
-        if name not in names:
-            raise Invalid("This parameter is not known.", param=pointer((None, name)))
-        if len(values) > 1:
-            raise Invalid("This parameter stands twice.", param=pointer((None, name)))
-        if "\x00" in values[0]:
-            raise Invalid("Text contains a NUL character.", param=pointer((None, name)))
-    return dict(request.query_params.items())
-
-
 def own_task(request: Request, task_id: str) -> UUID:
     """The id of the caller's task. Raises TaskNotFound for anything else."""
     parsed = parse_id(task_id)
@@ -63,13 +51,14 @@ def seen_by(request: Request) -> int | None:
 
 def told_to(request: Request) -> int:
     """The seq up to which the client knows the events: Last-Event-ID, or `after`. Raises InvalidHeader or Invalid."""
+    after = _seq(parameters.read(request.query_params, {"after"}).get("after", "0"))
+    if after is None:
+        raise Invalid("after is the seq of an event.", param="/after")
     if last := request.headers.get("Last-Event-ID"):
         if (seq := _seq(last)) is None:
             raise InvalidHeader("Last-Event-ID is the seq of an event.")
         return seq
-    if (seq := _seq(request.query_params.get("after", "0"))) is None:
-        raise Invalid("after is the seq of an event.", param="/after")
-    return seq
+    return after
 
 
 def _seq(text: str) -> int | None:

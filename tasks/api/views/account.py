@@ -6,10 +6,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.models import Account, Transfer
+from tasks.api import parameters
 from tasks.api.endpoint import Endpoint
 from tasks.api.filters import TransferFilter
 from tasks.api.pagination import page_of
-from tasks.api.requests import known_parameters
 from tasks.api.schema_money import AccountSerializer, TransferSerializer
 
 
@@ -20,7 +20,7 @@ class AccountView(Endpoint):
 
     def get(self, request: Request) -> Response:
         """Balances, caps, counters and limits, as they are now."""
-        known_parameters(request)
+        parameters.read(request.query_params, ())
         now = Account.objects.annotate(this_month=TruncMonth(Now(), output_field=Account._meta.get_field("month")))
         return Response(AccountSerializer(now.get(pk=request.user.account_id)).data)
 

@@ -4,9 +4,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.exceptions import Refusal
+from tasks.api import parameters
 from tasks.api.catalogue import offered
 from tasks.api.endpoint import Resource
-from tasks.api.requests import known_parameters
 from tasks.api.schema_offers import DeploymentSerializer
 
 
@@ -23,7 +23,7 @@ class DeploymentViewSet(Resource):
 
     def list(self, request: Request) -> Response:
         """Every deployment that takes tasks, with its input's schema and its prices of now."""
-        capability = known_parameters(request, "capability").get("capability")
+        capability = parameters.read(request.query_params, {"capability"}).get("capability")
         shown = DeploymentSerializer(offered(capability=capability), many=True).data
         return Response({"object": "list", "data": shown, "next_cursor": None, "has_more": False})
 

@@ -145,7 +145,7 @@ class TaskViewSet(Resource):
 
 def _parts(request: Request) -> list[str] | None:
     """What `expand` adds to a summary; None is everything. Raises Invalid."""
-    wanted = [part for part in request.query_params.get("expand", "").split(",") if part]
+    wanted = [part for part in ",".join(request.query_params.getlist("expand")).split(",") if part]
     if wanted == ["all"]:
         return None
     if unknown := [part for part in wanted if part not in EXPANDABLE]:

@@ -7,8 +7,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.statements import rows
+from tasks.api import parameters
 from tasks.api.endpoint import Endpoint
-from tasks.api.requests import known_parameters
 from tasks.exceptions import Invalid
 from tasks.sql import load
 
@@ -26,7 +26,7 @@ class UsageView(Endpoint):
 
     def get(self, request: Request) -> Response:
         """Usage lines of some UTC days, `from` and `to` among them, summed by `group_by`."""
-        given = known_parameters(request, "group_by", "from", "to")
+        given = parameters.read(request.query_params, {"group_by", "from", "to"}, several={"group_by"})
         first, last = _days(given)
         wanted = {"account": request.user.account_id, "by": _groups(given), "first": first, "last": last}
         found = rows(load("usage"), wanted | {"most": MOST_ROWS + 1})
