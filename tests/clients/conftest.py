@@ -24,7 +24,8 @@ class Service:
 @pytest.fixture(scope="package")
 def service(tmp_path_factory):
     data = tmp_path_factory.mktemp("service")
-    up = Up(data, "--workers", "2", ENABLE_TEST_CAPABILITIES="true", CALLBACK_ALLOWED_NETWORKS="127.0.0.0/8")
+    quick = {"STOP_SECONDS": "0.5", "CALLBACK_SCHEDULE": "0,0.2,0.2"}
+    up = Up(data, "--workers", "2", ENABLE_TEST_CAPABILITIES="true", CALLBACK_ALLOWED_NETWORKS="127.0.0.0/8", **quick)
     try:
         up.ready()
         made = json.loads(manage(data, "create_account", "Acme", "--credits", "100", "--json").stdout)

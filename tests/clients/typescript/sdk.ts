@@ -49,6 +49,7 @@ async function main(): Promise<void> {
   assert.deepEqual([...first.data.data, ...next.data.data].map((row) => row.task_id), [task.task_id, rerun.data.task_id]);
 
   const events = await listTaskEvents({ path: { task_id: task.task_id }, query: { after: 1 }, throwOnError: true });
+  assert(events.data); // a stream could have no more to say
   assert.equal(events.data.data.at(-1)?.type, "task.succeeded");
 
   const { error } = await getTask({ path: { task_id: "task_nobody" } });
