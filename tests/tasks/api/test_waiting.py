@@ -6,11 +6,14 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 import redis
 from django.db import connection
+from psycopg.sql import SQL, Identifier
 
 from tasks import lifecycle, queues, runner, wire
 from tasks.api import hub as hubs
@@ -258,3 +261,32 @@ def test_an_account_that_is_disabled_ends_its_streams(consumer, to):
     told.thread.join(3)
 
     assert not told.thread.is_alive()
+
+
+@contextmanager
+def no_new_connections():
+    """Let nobody connect to the database but us, who are."""
+    connection.ensure_connection()
+    at = connection.settings_dict
+    where = {"host": at["HOST"], "port": at["PORT"] or None, "user": at["USER"], "password": at["PASSWORD"] or None}
+    with psycopg.connect(dbname="postgres", autocommit=True, **where) as beside:
+        allow = SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        beside.execute(allow.format(Identifier(at["NAME"]), SQL("false")))
+        try:
+            yield
+        finally:
+            beside.execute(allow.format(Identifier(at["NAME"]), SQL("true")))
+
+
+def test_a_stream_outlives_the_database(consumer, to, caplog):
+    task = submit(consumer.account, to)
+    told = Told(consumer, task)
+
+    with no_new_connections():
+        claim(task)
+        until(lambda: "a stream goes on when it is back" in caplog.text)
+        until(lambda: "watched tasks were not looked at" in caplog.text)
+    told.hears("task.running")
+    lifecycle.cancel(task.pk, by="test")
+
+    assert [event.type for event in told.rest()] == ["task.queued", "task.progress", "task.running", "task.canceled"]
