@@ -25,6 +25,11 @@ def new_id(at: datetime) -> UUID:
     return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | secrets.randbits(62))
 
 
+def first_id(at: datetime) -> UUID:
+    """What no id of that moment or a later one is less than."""
+    return UUID(int=(at - EPOCH) // timedelta(milliseconds=1) << 80)
+
+
 def parse_id(text: str) -> UUID | None:
     """The UUID behind a public id, or None when it is malformed."""
     try:

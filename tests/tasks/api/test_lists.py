@@ -140,6 +140,19 @@ class TestMetadata:
         assert answers[1].json()["error"]["code"] == "invalid_cursor"
 
 
+def test_times_cut_between_two_tasks_to_the_microsecond(consumer, to):
+    made = [consumer.create(to).json() for _ in range(3)]
+
+    def found(**query):
+        return [[task["task_id"] for task in made].index(task_id) for task_id in ids(consumer, **query)]
+
+    first, middle, last = (task["created_at"] for task in made)
+    assert found(created_after=middle) == [2]
+    assert found(created_before=middle) == [0]
+    assert found(created_after=first, created_before=last) == [1]
+    assert found(created_after="2000-01-01T00:00:00Z", created_before="2199-12-31T23:59:59+00:00") == [2, 1, 0]
+
+
 @pytest.mark.parametrize("query", ["status=queued&status=canceled", "limit=1&limit=2", "id=a&id=b", "cursor=&cursor="])
 def test_a_parameter_that_stands_twice_is_refused_instead_of_half_heard(consumer, query):
     answer = consumer.get(f"/v1/tasks?{query}")
