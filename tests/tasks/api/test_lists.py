@@ -63,7 +63,8 @@ def test_pages_hold_every_task_once_whatever_arrives(to, number, limit, order, s
     own, other = Consumer(), Consumer()
     made = [consumer_task(own, to, canceled=place % 3 == 0) for place in range(number)]
     wanted = [task_id for task_id, is_ in made if not status or is_ in status.split(",")]
-    asked = {"limit": limit, "order": order, "expand": expand} | ({"status": status} if status else {})
+    chosen = {name: value for name, value in {"status": status, "expand": expand}.items() if value}
+    asked = {"limit": limit, "order": order, **chosen}
     budget = itertools.chain([inserted] * 4, itertools.repeat(0))  # an ascending list never ends while tasks arrive
 
     def meanwhile():
@@ -153,7 +154,7 @@ def test_times_cut_between_two_tasks_to_the_microsecond(consumer, to):
     assert found(created_after="2000-01-01T00:00:00Z", created_before="2199-12-31T23:59:59+00:00") == [2, 1, 0]
 
 
-@pytest.mark.parametrize("query", ["status=queued&status=canceled", "limit=1&limit=2", "id=a&id=b", "cursor=&cursor="])
+@pytest.mark.parametrize("query", ["model=a&model=b", "limit=1&limit=2", "order=asc&order=asc"])
 def test_a_parameter_that_stands_twice_is_refused_instead_of_half_heard(consumer, query):
     answer = consumer.get(f"/v1/tasks?{query}")
 
