@@ -21,7 +21,7 @@ from tests.tasks.api.client import Consumer
 with_rows = pytest.mark.django_db(transaction=True)
 
 # What only operators hear, in the admin.
-OPERATORS = {"refund_too_large", "nothing_charged", "task_ended"}
+OPERATORS = {"refund_too_large", "nothing_charged", "task_ended", "key_ended"}
 UNKNOWN = "/v1/tasks/task_01m806yepge72v4969hdkw0ka7"
 
 
