@@ -176,8 +176,20 @@ def complete(result: Shown, generator: Any, **_: Any) -> Shown:
     components["headers"] = headers.ANSWER
     components["examples"] = _all_examples()
     result["webhooks"] = {type_: _webhook(type_, words) for type_, words in WEBHOOKS.items()}
+    components["schemas"] = _with_plain_null(components["schemas"])
     components["schemas"] |= SCHEMAS | {_component(type_): _message(type_, words) for type_, words in WEBHOOKS.items()}
     return result
+
+
+def _with_plain_null(shown: Any) -> Any:
+    """The schemas, with the type `null` in place of an enumeration of nothing else."""
+    if isinstance(shown, list):
+        return [_with_plain_null(below) for below in shown]
+    if not isinstance(shown, dict):
+        return shown
+    if shown == {"$ref": "#/components/schemas/NullEnum"}:
+        return {"type": "null"}
+    return {name: _with_plain_null(below) for name, below in shown.items() if name != "NullEnum"}
 
 
 def _parameters() -> Shown:

@@ -15,6 +15,7 @@ class Service:
     up: Up
     key: str
     secret: str
+    test_key: str
 
     @property
     def url(self) -> str:
@@ -29,7 +30,7 @@ def service(tmp_path_factory):
     try:
         up.ready()
         made = json.loads(manage(data, "create_account", "Acme", "--credits", "100", "--json").stdout)
-        yield Service(up, made["api_key"], made["callback_secret"])
+        yield Service(up, made["api_key"], made["callback_secret"], made["test_api_key"])
     finally:
         up.stop()
         up.finish()

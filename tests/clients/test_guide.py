@@ -39,7 +39,7 @@ def task(names):
 
 def test_every_command_of_the_guide_works(service):
     with Receiver([500, 204]) as receiver:
-        names = {"URL": service.url, "KEY": service.key}
+        names = {"URL": service.url, "KEY": service.key, "TEST_KEY": service.test_key}
         run = 0
         for block in blocks("sh"):
             if "redeliver" in block:

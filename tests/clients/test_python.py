@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,40 @@ def test_a_task_is_submitted_and_waited_for(api):
     assert task.billing.charged_credits == task.usage.credits_ == task.billing.quoted_credits
     assert {line.meter for line in task.usage.lines} >= {"characters", "input_tokens"}
     assert task.started_at < task.completed_at < task.deadline
+
+
+def test_an_answer_waits_for_the_end(api):
+    body = api.models.CreateTaskRequest(model="echo", input_=api.input(text="Here.", seconds=0.3))
+
+    answer = api.create_task(body=body, prefer="wait=20")
+    unchanged = api.get_task(answer.parsed.task_id, if_none_match=f'"{answer.parsed.seq}"')
+
+    assert answer.headers["Preference-Applied"] == "wait=20"
+    assert (answer.parsed.status.value, answer.parsed.output) == ("succeeded", "Here.")
+    assert (unchanged.status_code, unchanged.parsed) == (304, None)
+
+
+def test_money_is_quoted_and_stated(api):
+    body = api.models.CreateTaskRequest(model="text-analyze", input_=api.input(text="Both halves match."))
+
+    quote = api.create_quote(body=body).parsed
+    task = api.create_task(body=body, prefer="wait=20").parsed
+    moved = api.list_transfers(task=task.task_id, kind=[api.models.TransferKind.HOLD, api.models.TransferKind.CAPTURE])
+    account = api.get_account().parsed
+    used = api.list_usage(group_by=[api.models.UsageGroup.DAY, api.models.UsageGroup.METER]).parsed
+
+    assert task.billing.charged_credits == task.billing.quoted_credits == quote.ceiling_credits
+    assert [transfer.kind.value for transfer in moved.parsed.data] == ["capture", "hold"]
+    buckets = (account.available_credits, account.held_credits, account.charged_credits)
+    assert Decimal(account.granted_credits) == sum(map(Decimal, buckets))
+    assert {row.meter for row in used.data} >= {"characters", "input_tokens"}
+
+
+def test_what_is_offered_can_be_read(api):
+    offered = {deployment.name: deployment for deployment in api.list_deployments().parsed.data}
+
+    assert api.get_deployment("text-analyze").parsed == offered["text-analyze"]
+    assert offered["text-analyze"].input_schema.to_dict()["required"] == ["text"]
 
 
 def test_a_lost_answer_is_asked_for_again(api):

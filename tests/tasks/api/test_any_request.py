@@ -71,6 +71,41 @@ def test_a_few_requests_of_every_operation_are_answered_as_the_document_says(doc
     attack(document, consumer, operation, mode, max_examples=5, derandomize=True)
 
 
+DEEP = b'{"input": {"a": ' + b"[" * 40 + b"]" * 40 + b"}}"
+BODIES = [
+    b"{",
+    b'{"reason": "cut of',
+    b"\xff\xfe",
+    b"[]",
+    b"null",
+    b"[" * 200_000,
+    DEEP,
+    b'{"reason": NaN}',
+    b'{"reason": 1e999, "input": {"seconds": 1e999}}',
+    b'{"reason": ' + b"9" * 5000 + b"}",
+    b'{"reason": "\\u0000", "input": {"a": "\\u0000"}}',
+    b'{"reason": "\\ud800", "input": {"a": "\\ud800"}}',
+    b'{"reason": "a", "reason": "b"}',
+    b'{"reason": {}, "input": 7, "model": [], "deadline": "2026-11-21T10:00:00"}',
+    b'{"huh": 1}',
+    b'"' + b"x" * 2**20 + b'"',
+]
+TAKING = [operation for operation in OPERATIONS if operation[0] != "GET"]
+
+
+@pytest.mark.parametrize("operation", TAKING, ids=" ".join)
+def test_a_body_that_nobody_should_send_is_refused_by_every_operation(document, consumer, operation):
+    method, path = operation
+    responses = document[path][method].definition.raw["responses"]
+    at = path.replace("{task_id}", public_id(consumer.tasks[0].pk))
+
+    for body in BODIES:
+        answer = consumer.call(method, at, body)
+
+        assert answer.status_code in (400, 413, 422), (body[:50], answer.content)
+        assert answer.json()["error"]["code"] in responses[str(answer.status_code)]["x-error-codes"], body[:50]
+
+
 @pytest.mark.clients
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
