@@ -54,7 +54,7 @@ def told_to(request: Request) -> int:
     after = _seq(parameters.read(request.query_params, {"after"}).get("after", "0"))
     if after is None:
         raise Invalid("after is the seq of an event.", param="/after")
-    if last := request.headers.get("Last-Event-ID"):
+    if (last := request.headers.get("Last-Event-ID")) is not None:
         if (seq := _seq(last)) is None:
             raise InvalidHeader("Last-Event-ID is the seq of an event.")
         return seq

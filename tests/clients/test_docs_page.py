@@ -17,7 +17,10 @@ def seen(address):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     assert browser, "The group `browser` needs chromium."
     done = subprocess.run(
-        [browser, *HEADLESS, "--virtual-time-budget=10000", "--dump-dom", address], capture_output=True, text=True, timeout=100
+        [browser, *HEADLESS, "--virtual-time-budget=10000", "--dump-dom", address],
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 

@@ -25,6 +25,9 @@ WIRES = {
     "more than is taken": ([*JSON, "Content-Length: 2000000"], b" " * 2_000_000),
 }
 
+# What a server may end the connection at, instead of an answer.
+HUNG_UP = ("many headers", "a long header", "less than was said", "more than is taken")
+
 
 def sent(service, method, path, headers, body):
     """The statuses that came back, if any did before the connection ended."""
@@ -38,9 +41,10 @@ def sent(service, method, path, headers, body):
         lines.append(f"Content-Length: {len(body)}")
     request = "\r\n".join([*lines, *headers, "", ""]).encode("latin-1") + body
     answer = b""
-    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", service.up.port), 20) as wire:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", service.up.port), 20) as wire:
         wire.sendall(request)
-        wire.shutdown(socket.SHUT_WR)
+        if b"9000" in request:
+            wire.shutdown(socket.SHUT_WR)  # there is no more to come
         while piece := wire.recv(65536):
             answer += piece
     return [int(status) for status in re.findall(rb"^HTTP/1.1 (\d{3})", answer, re.MULTILINE)]
@@ -55,6 +59,6 @@ def test_nothing_on_the_wire_is_a_fault_of_ours(service, wire):
         statuses = sent(service, method, at, headers, body)
 
         assert all(status < 500 for status in statuses), (method, path, statuses)
-        assert len(statuses) <= 1
+        assert len(statuses) == 1 or (wire in HUNG_UP and not statuses), (method, path, statuses)
 
     assert sent(service, "GET", "/v1/tasks", [], b"") == [200]

@@ -3,7 +3,7 @@
 import pytest
 import schemathesis
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
@@ -53,6 +53,8 @@ def attack(document, consumer, operation, mode, **more):
     @settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), **more)
     @given(document[path][method].as_strategy(mode), st.none() | known, st.none() | models)
     def check(case, task_id, model):
+        # A list without members is not seen on the wire, whatever the schema says of it.
+        assume(all(value not in ([], {}) for value in (case.query or {}).values()))
         if model and mode == GenerationMode.POSITIVE and operation == ("POST", "/v1/tasks"):
             case.body["model"] = model
         if task_id and "task_id" in case.path_parameters:
@@ -65,10 +67,10 @@ def attack(document, consumer, operation, mode, **more):
     check()
 
 
-@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
-def test_a_few_requests_of_every_operation_are_answered_as_the_document_says(document, consumer, operation, mode):
-    attack(document, consumer, operation, mode, max_examples=5, derandomize=True)
+def test_a_few_requests_of_every_operation_are_answered_as_the_document_says(document, consumer, operation):
+    for mode in MODES:
+        attack(document, consumer, operation, mode, max_examples=4, derandomize=True)
 
 
 DEEP = b'{"input": {"a": ' + b"[" * 40 + b"]" * 40 + b"}}"
