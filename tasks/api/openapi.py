@@ -138,7 +138,7 @@ def _told_in_words(field: Shown) -> Shown:
 def _codes(operation: Operation, method: str) -> Iterable[str]:
     """Every code that the operation can answer with, each once."""
     keyed = () if operation.public else WITH_A_KEY
-    sent = WITH_A_BODY if method in ("POST", "PUT", "PATCH") else ()
+    sent = () if method == "GET" else WITH_A_BODY
     return dict.fromkeys((*EVERYWHERE, *keyed, *sent, *operation.codes))
 
 
