@@ -138,3 +138,11 @@ def test_the_guide_has_every_code_with_what_to_do():
     told = [f"| `{name}` | {code.status} | {code.meaning} | {code.remedy} |" for name, code in CODES.items()]
     assert shown == told
     assert [row.split("`")[1] for row in ends] == [code.value for code in ErrorCode]
+
+
+def test_every_code_is_told_by_an_operation_but_that_of_a_method_that_is_none(document):
+    answers = [answer for shown in operations(document).values() for answer in shown["responses"].values()]
+
+    assert {code for answer in answers for code in answer.get("x-error-codes", [])} == CODES.keys() - {
+        "method_not_allowed"
+    }
