@@ -228,6 +228,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "TaskStatus": "tasks.api.schema.STATUSES",
         "TaskErrorCode": "tasks.api.schema.TASK_ERROR_CODES",
+        "WebhookEvent": "tasks.models.endpoint.EVENTS",
         "TestOutcome": "tasks.api.serializers.OUTCOMES",
         "CallbackStatus": "tasks.api.schema.CALLBACK_STATUSES",
         "ApiErrorCode": "tasks.api.openapi.NAMES",

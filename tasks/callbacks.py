@@ -53,6 +53,24 @@ def freeze_standard(callback_id: UUID) -> None:
     one(FREEZE_STANDARD, {"id": callback_id})
 
 
+# The same for endpoints: the task is rendered once for all.
+FREEZE_MANY = """
+UPDATE tasks_callback
+SET body = '{"type":"' || event || '","timestamp":"' || rfc3339(now()) || '","data":' || told.task || '}'
+FROM (SELECT task_json(%(task)s) AS task OFFSET 0) told WHERE id = ANY (%(ids)s) RETURNING id
+"""
+# An event of a task for the endpoints that ask for it.
+TELL = """
+WITH endpoint AS MATERIALIZED (
+    SELECT e.id, e.account_id, e.url FROM tasks_task t JOIN tasks_webhookendpoint e ON e.account_id = t.account_id
+    WHERE t.id = %(task)s AND e.deleted_at IS NULL AND %(event)s = ANY (e.events) FOR SHARE OF e
+)
+INSERT INTO tasks_callback (id, task_id, account_id, endpoint_id, event, url, format, body, status, tries_left)
+SELECT uuid7(), %(task)s, account_id, id, %(event)s, url, 'standard', '', 'pending', %(tries)s FROM endpoint
+RETURNING id
+"""
+
+
 def message_id(callback_id: UUID) -> str:
     """The id that a receiver knows the callback by, the same on every try."""
     return str(TypeID.from_uuid(uuid_utils.UUID(bytes=callback_id.bytes), prefix="msg"))
@@ -85,6 +103,18 @@ def freeze(callback_id: UUID, format_: str) -> None:
     queues.wake_on_commit(CALLBACKS_QUEUE)
 
 
+def freeze_for_endpoints(task_id: UUID, callback_ids: Sequence[UUID]) -> None:
+    """Render the body that the account's endpoints are sent, and wake the deliverer when it commits."""
+    rows(FREEZE_MANY, {"task": task_id, "ids": list(callback_ids)})
+    queues.wake_on_commit(CALLBACKS_QUEUE)
+
+
+def tell_endpoints(task_id: UUID, event: str) -> None:
+    """Owe an event of the task, as it is now, to the endpoints of its account that ask for it."""
+    if owed := rows(TELL, {"task": task_id, "event": event, "tries": TRIES}):
+        freeze_for_endpoints(task_id, [row[0] for row in owed])
+
+
 @transaction.atomic(durable=True)
 def redeliver(task_id: UUID, *, by: str) -> None:
     """Owe the callback again: same id, same bytes, fresh tries. Raises TaskNotFound, TaskNotFinal or NoCallback.
@@ -97,7 +127,7 @@ def redeliver(task_id: UUID, *, by: str) -> None:
         raise TaskNotFound
     if task.status not in FINAL:
         raise TaskNotFinal
-    callback = Callback.objects.filter(task=task).exclude(body="").only("pk").order_by("-pk").first()
+    callback = Callback.objects.filter(task=task, endpoint=None).exclude(body="").only("pk").order_by("-pk").first()
     if callback is None:
         raise NoCallback
     _owe_again([callback.pk], by=by)
@@ -107,9 +137,10 @@ def redeliver_many(chosen: QuerySet[Callback], *, since: datetime, by: str) -> i
     """Owe each of these callbacks again, as `redeliver` does, batch by batch; returns how many.
 
     `since` is when this was asked for: whoever asks again with the same moment finishes what was begun, and none is
-    owed twice. Those whose content was deleted are left out.
+    owed twice. Those whose content, or whose endpoint, was deleted are left out.
     """
-    left = chosen.exclude(body="").filter(Q(redelivered_at=None) | Q(redelivered_at__lt=since)).order_by("pk")
+    left = chosen.exclude(body="").exclude(endpoint__deleted_at__isnull=False)
+    left = left.filter(Q(redelivered_at=None) | Q(redelivered_at__lt=since)).order_by("pk")
     after, owed = UUID(int=0), 0
     while batch := list(left.filter(pk__gt=after).values_list("pk", "task_id")[:BATCH]):
         owed += _owe_batch_again(dict(batch), since=since, by=by)
@@ -118,9 +149,14 @@ def redeliver_many(chosen: QuerySet[Callback], *, since: datetime, by: str) -> i
 
 
 @transaction.atomic(durable=True)
-def _owe_batch_again(tasks: dict[UUID, UUID], *, since: datetime, by: str) -> int:
+def _owe_batch_again(tasks: dict[UUID, UUID | None], *, since: datetime, by: str) -> int:
     """One batch: callbacks and their tasks. Whoever was here first since then has owed them."""
-    list(Task.objects.select_for_update(no_key=True).filter(pk__in=tasks.values()).order_by("pk").values_list("pk"))
+    list(
+        Task.objects.select_for_update(no_key=True)
+        .filter(pk__in=filter(None, tasks.values()))
+        .order_by("pk")
+        .values_list("pk")
+    )
     due = Callback.objects.filter(Q(redelivered_at=None) | Q(redelivered_at__lt=since), pk__in=tasks)
     return _owe_again(list(due.values_list("pk", flat=True)), by=by)
 
@@ -143,15 +179,16 @@ WITH owed AS (
     UPDATE tasks_callback SET status = 'pending', tries_left = %(tries)s, next_attempt_at = now(),
         redelivered_at = now(), delivered_at = NULL, last_error = NULL, lease_token = NULL, lease_expires_at = NULL,
         waits_for_id = NULL, waits_since = NULL
-    WHERE id = ANY (%(ids)s) RETURNING id, task_id
+    WHERE id = ANY (%(ids)s) RETURNING id, task_id, endpoint_id
 ), told AS (
     UPDATE tasks_task t SET seq = t.seq + o.changes
-    FROM (SELECT task_id, count(*) AS changes FROM owed GROUP BY task_id) o
+    FROM (SELECT task_id, count(*) AS changes FROM owed WHERE endpoint_id IS NULL GROUP BY task_id) o
     WHERE t.id = o.task_id RETURNING t.id, t.seq, o.changes
+), event AS (
+    INSERT INTO tasks_taskevent (task_id, seq, type, data, actor)
+    SELECT id, seq - change, 'callback.redelivered', '{}', %(by)s FROM told, generate_series(0, changes - 1) AS change
 )
-INSERT INTO tasks_taskevent (task_id, seq, type, data, actor)
-SELECT id, seq - change, 'callback.redelivered', '{}', %(by)s FROM told, generate_series(0, changes - 1) AS change
-RETURNING id
+SELECT id FROM owed
 """
 
 

@@ -30,6 +30,7 @@ def delete_content(task_id: UUID, *, by: str) -> bool:
         return False
     unheard = rows(load("delete_content"), {"id": task_id, "reason": REASON})
     events.record(task_id, "task.content_deleted", actor=by)
-    for (attempts,) in unheard:
-        events.record(task_id, "callback.failed", actor="system", attempt_count=attempts, error=REASON)
+    for attempts, tasks_own in unheard:
+        if tasks_own:
+            events.record(task_id, "callback.failed", actor="system", attempt_count=attempts, error=REASON)
     return True

@@ -67,7 +67,7 @@ class Owed:
 
     id: UUID
     token: UUID
-    task_id: UUID
+    task_id: UUID | None
     url: str
     format: str
     body: bytes
@@ -248,7 +248,7 @@ def record(tries: Sequence[Try]) -> int:
 
 def _write(tries: Sequence[Try], written: list[dict[str, Any]]) -> int:
     params = {
-        "tasks": [each.owed.task_id for each in tries],
+        "tasks": [each.owed.task_id for each in tries if each.owed.task_id],
         "tries": json.dumps(written),
         "failures": FAILURES,
         "pauses": settings.CALLBACK_PROBE_SECONDS,

@@ -49,6 +49,18 @@ class NoCallback(Refusal):
     code, status, message = "not_found", 404, "The task has no callback."
 
 
+class NoEndpoint(Refusal):
+    code, status, message = "not_found", 404, "There is no such webhook endpoint."
+
+
+class EndpointExists(Refusal):
+    code, status, message = "endpoint_exists", 409, "The account has a webhook endpoint of this URL."
+
+
+class TooManyEndpoints(Refusal):
+    code, status, message = "too_many_endpoints", 409, "The account has ten webhook endpoints, which is the most."
+
+
 class IllegalMove(Exception):
     """The table of statuses has no such move."""
 

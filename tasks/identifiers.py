@@ -9,12 +9,13 @@ from typeid import TypeID
 from typeid.errors import TypeIDException
 
 PREFIX = "task"
+ENDPOINT = "endpoint"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def public_id(task_id: UUID) -> str:
+def public_id(id_: UUID, *, prefix: str = PREFIX) -> str:
     """The id as clients see it."""
-    return str(TypeID.from_uuid(uuid_utils.UUID(bytes=task_id.bytes), prefix=PREFIX))
+    return str(TypeID.from_uuid(uuid_utils.UUID(bytes=id_.bytes), prefix=prefix))
 
 
 def new_id(at: datetime) -> UUID:
@@ -30,10 +31,10 @@ def first_id(at: datetime) -> UUID:
     return UUID(int=(at - EPOCH) // timedelta(milliseconds=1) << 80)
 
 
-def parse_id(text: str) -> UUID | None:
+def parse_id(text: str, *, prefix: str = PREFIX) -> UUID | None:
     """The UUID behind a public id, or None when it is malformed."""
     try:
         parsed = TypeID.from_string(text)
-        return UUID(bytes=parsed.uuid.bytes) if parsed.prefix == PREFIX else None
+        return UUID(bytes=parsed.uuid.bytes) if parsed.prefix == prefix else None
     except (TypeIDException, ValueError):
         return None

@@ -25,7 +25,7 @@ from billing import ledger, pricing
 from billing.exceptions import KeyReused, NothingCharged
 from billing.failpoints import here, once_committed
 from billing.models import Charge, Transfer, UsageLine
-from billing.statements import one
+from billing.statements import one, rows
 from tasks import artifacts, callbacks, events, queues, wire
 from tasks.content import delete_content
 from tasks.exceptions import IllegalMove, LeaseLost, TaskNotFound
@@ -265,6 +265,7 @@ def refund(
     )
     told = {"amount_credits": str(given.amount), **({"line": line.meter} if line else {})}
     events.record(task_id, "task.refunded", actor=by, **told, private={"reason": reason})
+    callbacks.tell_endpoints(task_id, "task.refunded")
     once_committed("refund.after")
     return given
 
@@ -310,7 +311,7 @@ def _end(
         usage = {line.rate.meter: line.quantity for line in bill.lines}
         output = task.partial_text if bill.lines else output
     told = {"charged_credits": str(bill.charged), **({"error": error} if error else {})}
-    callback = one(
+    owed = rows(
         load("finish"),
         {
             "id": task.id,
@@ -328,8 +329,10 @@ def _end(
             "tries": callbacks.TRIES,
         },
     )
-    if callback:
-        callbacks.freeze(callback[0], task.callback_format)
+    for callback in (id_ for id_, to_endpoint in owed if not to_endpoint):
+        callbacks.freeze(callback, task.callback_format)
+    if to_endpoints := [id_ for id_, to_endpoint in owed if to_endpoint]:
+        callbacks.freeze_for_endpoints(task.id, to_endpoints)
     queues.wake_on_commit(task.queue)
     wire.look_on_commit(task.id)
 

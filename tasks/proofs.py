@@ -39,7 +39,7 @@ ORDER BY t.id LIMIT 1
 """
 CALLBACKS = """
 SELECT format('task %s is %s and owes %s callbacks to %s', t.id, t.status, count(k.id), t.callback_url)
-FROM tasks_task t LEFT JOIN tasks_callback k ON k.task_id = t.id
+FROM tasks_task t LEFT JOIN tasks_callback k ON k.task_id = t.id AND k.endpoint_id IS NULL
 WHERE t.callback_url IS NOT NULL AND t.status NOT IN ('queued', 'running')
 GROUP BY t.id HAVING count(k.id) <> 1
 ORDER BY t.id LIMIT 1
@@ -173,7 +173,7 @@ ORDER BY coalesce(r.task_id, e.task_id) LIMIT 1
 BODIES = """
 SELECT format('callback %s of task %s to %s: %s, %s after %s tries', k.id, k.task_id, k.url, k.event, k.status,
     k.attempt_count)
-FROM tasks_callback k JOIN tasks_task t ON t.id = k.task_id
+FROM tasks_callback k JOIN tasks_task t ON t.id = k.task_id AND k.endpoint_id IS NULL
 WHERE (k.account_id, k.event, k.url, k.format) IS DISTINCT FROM
       (t.account_id, 'task.' || t.status, t.callback_url, t.callback_format)
    OR (k.status = 'delivered') <> (k.delivered_at IS NOT NULL)
@@ -192,6 +192,24 @@ WHERE (k.account_id, k.event, k.url, k.format) IS DISTINCT FROM
         ELSE true END)
 ORDER BY k.id LIMIT 1
 """
+ENDPOINTS = """
+SELECT format('callback %s of task %s to endpoint %s: %s, %s, %s', k.id, k.task_id, k.endpoint_id, k.event, k.url,
+    k.status)
+FROM tasks_callback k LEFT JOIN tasks_webhookendpoint e ON e.id = k.endpoint_id
+LEFT JOIN tasks_task t ON t.id = k.task_id
+WHERE (k.endpoint_id IS NOT NULL OR k.task_id IS NULL) AND (
+    (e.account_id, e.url, 'standard') IS DISTINCT FROM (k.account_id, k.url, k.format)
+    OR starts_with(k.event, 'account.') <> (k.task_id IS NULL)
+    OR coalesce(t.account_id, k.account_id) <> k.account_id
+    OR k.event NOT IN ('task.refunded', 'account.balance_low', coalesce('task.' || t.status, ''))
+    OR (k.status = 'delivered') <> (k.delivered_at IS NOT NULL)
+    OR (k.status = 'pending' AND e.deleted_at IS NOT NULL)
+    OR (t.content_deleted_at IS NULL AND CASE WHEN k.body IS JSON THEN
+        k.body::json ->> 'type' IS DISTINCT FROM k.event
+        OR (t.id IS NOT NULL AND k.body::json #>> '{data,task_id}' IS DISTINCT FROM typeid('task', t.id))
+        ELSE true END))
+ORDER BY k.id LIMIT 1
+"""
 
 CHECKS = (
     Check("counters_are_tasks", "An account's counters are the tasks it has.", COUNTERS),
@@ -205,6 +223,7 @@ CHECKS = (
     Check("events_tell_the_truth", "A task's events tell of its runs, its money and its end.", EVENTS),
     Check("refunds_are_told", "Each refund is told by an event: how much, by whom and why.", REFUNDS),
     Check("callbacks_carry_their_task", "A callback carries its task, as it ended, to where it asked.", BODIES),
+    Check("endpoints_hear_their_account", "An endpoint is told of its own account, by name and URL.", ENDPOINTS),
     Check("tasks_end_once", "A task has as many ends as its status says, and so has its run.", ENDS),
     Check("ended_tasks_owe_callbacks", "A final task with a callback URL owes exactly one callback.", CALLBACKS),
 )

@@ -13,9 +13,10 @@ from uuid import UUID
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 
+from billing import twins
 from billing.failpoints import here
 from billing.statements import rows
-from tasks import artifacts, lifecycle, queues
+from tasks import artifacts, last_uses, lifecycle, queues
 from tasks.exceptions import TaskNotFound
 from tasks.models.deployment import CALLBACKS_QUEUE
 from tasks.sql import load
@@ -23,6 +24,7 @@ from tasks.sql import load
 logger = logging.getLogger(__name__)
 
 BATCH = 500
+MINUTE = 60
 
 # While the database was away nobody could renew a lease: after its own restart every lease gets its full time again.
 LOST_LEASES = """
@@ -109,6 +111,31 @@ def forget_attempts() -> int:
     return 0
 
 
+def fill_test_accounts() -> int:
+    """Give test accounts the credits of a new day."""
+    if _a_minute_has_passed("twins"):
+        twins.fill()
+    return 0
+
+
+def keep_last_uses() -> int:
+    """Write down when keys were last used."""
+    if _a_minute_has_passed("uses"):
+        last_uses.keep()
+    return 0
+
+
+# When this process last did what is done once a minute, by its own clock.
+_done_at: dict[str, float] = {}
+
+
+def _a_minute_has_passed(since: str) -> bool:
+    if time.monotonic() - _done_at.get(since, -math.inf) < MINUTE:
+        return False
+    _done_at[since] = time.monotonic()
+    return True
+
+
 DUTIES: tuple[Callable[[], int], ...] = (
     end_lost_leases,
     expire_overdue,
@@ -116,6 +143,8 @@ DUTIES: tuple[Callable[[], int], ...] = (
     wake_callbacks,
     end_waits,
     forget_attempts,
+    fill_test_accounts,
+    keep_last_uses,
 )
 
 

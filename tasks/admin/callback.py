@@ -21,7 +21,7 @@ class RedeliverThis(Act):
     within = staticmethod(nullcontext)
 
     def suits(self, row: Callback) -> bool:
-        return row.body != ""
+        return row.body != "" and not (row.endpoint and row.endpoint.deleted_at)
 
     def facts(self, rows: list[Callback]) -> Table:
         return table("", rows, ("Callback", str), ("Status", "status"), ("Last error", "last_error"))
@@ -44,11 +44,11 @@ class CallbackScreen(HidesContent, FoundByTaskOrAccount, Acting, Screen):
     acts = (RedeliverThis(),)
     list_display = ("event", "state", "of_task", "account", "attempt_count", "next_attempt_at", "host")
     list_filter = ("status",)
-    list_select_related = ("account", "waits_for")
-    linked = ("task", "account", "waits_for")
+    list_select_related = ("account", "endpoint", "waits_for")
+    linked = ("task", "account", "endpoint", "waits_for")
     fields = (
         ("event", "state", "of_task", "of_account"),
-        ("url", "format"),
+        ("url", "format", "of_endpoint"),
         ("attempt_count", "tries_left", "next_attempt_at", "of_receiver", "waits_since"),
         ("created_at", "delivered_at", "last_error"),
         "shown_body",
@@ -61,6 +61,10 @@ class CallbackScreen(HidesContent, FoundByTaskOrAccount, Acting, Screen):
     @admin.display(description="account")
     def of_account(self, callback: Callback) -> str:
         return link("billing_account", callback.account_id, callback.account)
+
+    @admin.display(description="endpoint")
+    def of_endpoint(self, callback: Callback) -> str:
+        return link("tasks_webhookendpoint", callback.endpoint_id, "of the account")
 
     @admin.display(description="status")
     def state(self, callback: Callback) -> str:

@@ -12,6 +12,7 @@ MENU = [
         ("Events", "timeline", "tasks_taskevent"),
         ("Callbacks", "outgoing_mail", "tasks_callback"),
         ("Callback tries", "sync_alt", "tasks_callbackattempt"),
+        ("Webhook endpoints", "webhook", "tasks_webhookendpoint"),
         ("Receivers", "dns", "tasks_receiver"),
     ]),
     ("Billing", [

@@ -135,6 +135,16 @@ CODES = {
         "Wait as long as `Retry-After` says; poll with `If-None-Match`, since a 304 does not count.",
         retryable=True,
     ),
+    "endpoint_exists": Code(
+        409,
+        "The account has a webhook endpoint of this URL.",
+        "List the endpoints; delete the one of this URL to change its events.",
+    ),
+    "too_many_endpoints": Code(
+        409,
+        "The account has ten webhook endpoints, which is the most.",
+        "Delete one that is not needed, or let one URL hear of several events.",
+    ),
     "too_many_pending_tasks": Code(
         429,
         "As many tasks are unfinished as are allowed.",

@@ -175,9 +175,9 @@ def complete(result: Shown, generator: Any, **_: Any) -> Shown:
     components["parameters"] = _parameters()
     components["headers"] = headers.ANSWER
     components["examples"] = _all_examples()
-    result["webhooks"] = {type_: _webhook(type_, words) for type_, words in WEBHOOKS.items()}
+    result["webhooks"] = {type_: _webhook(type_, words) for type_, (words, _) in WEBHOOKS.items()}
     components["schemas"] = _with_plain_null(components["schemas"])
-    components["schemas"] |= SCHEMAS | {_component(type_): _message(type_, words) for type_, words in WEBHOOKS.items()}
+    components["schemas"] |= SCHEMAS | {_component(type_): _message(type_, *told) for type_, told in WEBHOOKS.items()}
     return result
 
 
@@ -239,7 +239,7 @@ def _webhook(type_: str, words: str) -> Shown:
     }
 
 
-def _message(type_: str, words: str) -> Shown:
+def _message(type_: str, words: str, data: str) -> Shown:
     return {
         "type": "object",
         "description": words,
@@ -247,7 +247,7 @@ def _message(type_: str, words: str) -> Shown:
         "properties": {
             "type": {"type": "string", "const": type_},
             "timestamp": {"type": "string", "format": "date-time"},
-            "data": {"$ref": "#/components/schemas/Task"},
+            "data": {"$ref": f"#/components/schemas/{data}"},
         },
     }
 

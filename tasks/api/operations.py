@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.api import schema, schema_money, schema_offers, serializers
+from tasks.api import schema, schema_endpoints, schema_money, schema_offers, serializers
 from tasks.api.endpoint import STREAM
 
 TAGS = {
@@ -53,6 +53,7 @@ def _query(name: str, description: str, schema: Shown) -> Shown:
 
 PATHS = {
     "task_id": "The task's id, `task_` and 26 characters.",
+    "endpoint_id": "The endpoint's id, `endpoint_` and 26 characters.",
     "name": "The artifact's name, as in the task's `artifacts`.",
     "deployment": "The deployment's name, which tasks name as `model`.",
     "signed": "The signed end of a link that was given out.",
@@ -68,11 +69,18 @@ LIMIT = _query(
 CURSOR = _query("cursor", "The `next_cursor` of the page before, with the same filters.", {"type": "string"})
 
 TASK = schema.TaskSerializer
+ENDPOINT = schema_endpoints.WebhookEndpointSerializer
 
+# Each message: in words, and what its `data` is.
 WEBHOOKS = {
-    "task.succeeded": "A task succeeded.",
-    "task.failed": "A task failed; `data.error` says why.",
-    "task.canceled": "A task was canceled.",
+    "task.succeeded": ("A task succeeded.", "Task"),
+    "task.failed": ("A task failed; `data.error` says why.", "Task"),
+    "task.canceled": ("A task was canceled.", "Task"),
+    "task.refunded": ("Credits of a task were given back. Only webhook endpoints are told.", "Task"),
+    "account.balance_low": (
+        "The available credits, what is held left out, fell below the account's threshold; told again after a rise.",
+        "Account",
+    ),
 }
 
 # What only parameters name.
@@ -319,6 +327,48 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         summary="Read what is offered by a name",
         description="One deployment that takes tasks.",
         answers={200: Answer("The deployment.", schema_offers.DeploymentSerializer, example="deployment")},
+        codes=("not_found",),
+    ),
+    ("POST", "/v1/webhook_endpoints"): Operation(
+        id="createWebhookEndpoint",
+        tag="Callbacks",
+        summary="Tell a URL of your account's events",
+        description=(
+            "From now on each event that `events` names is sent to the URL, signed with your account's callback "
+            "secret, with the same tries as a task's own callback and beside it. An account has at most ten, and one "
+            "for a URL."
+        ),
+        body=schema_endpoints.CreateWebhookEndpoint,
+        example="create_webhook_endpoint",
+        answers={201: Answer("The endpoint.", ENDPOINT, ("Location",), example="webhook_endpoint")},
+        codes=("endpoint_exists", "too_many_endpoints"),
+    ),
+    ("GET", "/v1/webhook_endpoints"): Operation(
+        id="listWebhookEndpoints",
+        tag="Callbacks",
+        summary="List webhook endpoints",
+        description="All of your account's, oldest first.",
+        answers={
+            200: Answer(
+                "The endpoints.", schema_endpoints.WebhookEndpointListSerializer, example="webhook_endpoint_list"
+            )
+        },
+        codes=("invalid_request",),
+    ),
+    ("GET", "/v1/webhook_endpoints/{endpoint_id}"): Operation(
+        id="getWebhookEndpoint",
+        tag="Callbacks",
+        summary="Read a webhook endpoint",
+        description="One of your account's.",
+        answers={200: Answer("The endpoint.", ENDPOINT, example="webhook_endpoint")},
+        codes=("not_found",),
+    ),
+    ("DELETE", "/v1/webhook_endpoints/{endpoint_id}"): Operation(
+        id="deleteWebhookEndpoint",
+        tag="Callbacks",
+        summary="Delete a webhook endpoint",
+        description="It is told nothing any more; what it was still owed ends as failed.",
+        answers={204: Answer("It is deleted.")},
         codes=("not_found",),
     ),
     ("GET", "/v1/account"): Operation(

@@ -14,6 +14,8 @@ from uuid import UUID
 import redis
 from django.conf import settings
 
+from tasks.last_uses import NOTED
+
 logger = logging.getLogger(__name__)
 
 WINDOW = 60
@@ -29,6 +31,7 @@ if passed and ask > 0 then used = redis.call('INCRBY', KEYS[1], ask) end
 local left = redis.call('PTTL', KEYS[1])
 if left == -1 then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 if left < 0 then left = tonumber(ARGV[3]) end
+redis.call('HSET', KEYS[2], ARGV[4], redis.call('TIME')[1])
 return {passed and 1 or 0, used, left}
 """
 
@@ -67,7 +70,9 @@ def _take(api_key_id: UUID, limit: int, requests: int) -> Rate | None:
     if time.monotonic() < _left_alone_until:
         return None
     try:
-        passed, used, left = _script()(keys=[f"rate:{api_key_id}"], args=[limit, requests, WINDOW * 1000])
+        passed, used, left = _script()(
+            keys=[f"rate:{api_key_id}", NOTED], args=[limit, requests, WINDOW * 1000, str(api_key_id)]
+        )
     except (OSError, redis.RedisError) as error:
         _left_alone_until = time.monotonic() + LEFT_ALONE_SECONDS
         logger.warning("requests are not counted", extra={"error": repr(error)})

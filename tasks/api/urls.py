@@ -9,10 +9,12 @@ from tasks.api.views.deployments import DeploymentViewSet
 from tasks.api.views.quotes import QuoteViewSet
 from tasks.api.views.tasks import TaskViewSet
 from tasks.api.views.usage import UsageView
+from tasks.api.views.webhook_endpoints import WebhookEndpointViewSet
 
 router = SimpleRouter(trailing_slash=False)
 router.register("tasks", TaskViewSet, basename="task")
 router.register("quotes", QuoteViewSet, basename="quote")
+router.register("webhook_endpoints", WebhookEndpointViewSet, basename="webhook-endpoint")
 router.register("deployments", DeploymentViewSet, basename="deployment")
 
 urlpatterns = [

@@ -1,6 +1,7 @@
 from tasks.models.artifact import Artifact, Upload
 from tasks.models.callback import Callback, CallbackAttempt
 from tasks.models.deployment import Deployment
+from tasks.models.endpoint import WebhookEndpoint
 from tasks.models.event import TaskEvent
 from tasks.models.receiver import Receiver
 from tasks.models.run import Run
@@ -8,4 +9,5 @@ from tasks.models.task import Task
 
 __all__ = [
     "Artifact", "Callback", "CallbackAttempt", "Deployment", "Receiver", "Run", "Task", "TaskEvent", "Upload",
+    "WebhookEndpoint",
 ]  # fmt: skip

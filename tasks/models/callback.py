@@ -4,6 +4,7 @@ from django.db.models.functions import MD5, Now
 from uuid_utils.compat import uuid7
 
 from billing.models import Account
+from tasks.models.endpoint import WebhookEndpoint
 from tasks.models.receiver import ENDPOINT, HOST, Receiver
 from tasks.models.task import Task
 
@@ -12,7 +13,10 @@ WAITING = Q(waits_for__isnull=False)
 
 
 class Callback(models.Model):
-    """One event owed to one receiver, with the body it gets on every try."""
+    """One event owed to one receiver, with the body it gets on every try.
+
+    The receiver is the URL that its task names, or an endpoint of the account; an event of the account has no task.
+    """
 
     class Status(models.TextChoices):
         PENDING = "pending"
@@ -20,8 +24,9 @@ class Callback(models.Model):
         FAILED = "failed"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    task = models.ForeignKey(Task, models.CASCADE, related_name="callbacks")
+    task = models.ForeignKey(Task, models.CASCADE, null=True, related_name="callbacks")
     account = models.ForeignKey(Account, models.PROTECT, related_name="+")
+    endpoint = models.ForeignKey(WebhookEndpoint, models.PROTECT, null=True, related_name="callbacks", db_index=False)
     event = models.CharField(max_length=64)
     url = models.CharField(max_length=2048)
     host = models.GeneratedField(expression=HOST, output_field=models.CharField(max_length=255), db_persist=True)
@@ -56,9 +61,13 @@ class Callback(models.Model):
             models.Index("waits_for", "next_attempt_at", "id", condition=WAITING, name="callback_waiting"),
             models.Index("waits_since", condition=WAITING, name="callback_waits"),
             models.Index("task", name="callback_task"),
+            models.Index("endpoint", condition=Q(status="pending", endpoint__isnull=False), name="callback_endpoint"),
         ]
         constraints = [
             models.CheckConstraint(condition=Q(status="pending") | ~WAITING, name="only_owed_callbacks_wait"),
+            models.CheckConstraint(
+                condition=Q(task__isnull=False) | Q(endpoint__isnull=False), name="a_callback_has_a_task_or_an_endpoint"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -13,4 +13,4 @@ WITH task AS (
 UPDATE tasks_callback SET body = '', status = 'failed', last_error = %(reason)s, next_attempt_at = NULL,
     waits_for_id = NULL, waits_since = NULL, lease_token = NULL, lease_expires_at = NULL
 WHERE task_id = %(id)s AND status = 'pending'
-RETURNING attempt_count
+RETURNING attempt_count, endpoint_id IS NULL

@@ -1,4 +1,5 @@
--- The end of a task: the row, its run, its event and the callback it owes, in one statement (a fifth of the ORM's time).
+-- The end of a task: the row, its run, its event and the callbacks it owes, in one statement (a fifth of the ORM's time).
+-- An endpoint's row is shared until the end is committed: who deletes it waits, and sees what it was owed.
 WITH task AS (
     UPDATE tasks_task SET status = %(to)s::text, seq = seq + 1, completed_at = now(), output = %(output)s::json,
         error = %(error)s::jsonb, usage = %(usage)s::jsonb, warnings = %(warnings)s::jsonb, paused_at = NULL,
@@ -11,8 +12,13 @@ WITH task AS (
     FROM task t WHERE r.task_id = t.id AND r.number = t.attempt
 ), event AS (
     INSERT INTO tasks_taskevent (task_id, seq, type, data, actor) SELECT id, seq, 'task.' || status, %(data)s, %(actor)s FROM task
+), endpoint AS MATERIALIZED (
+    SELECT e.id, e.url FROM task t JOIN tasks_webhookendpoint e ON e.account_id = t.account_id
+    WHERE e.deleted_at IS NULL AND 'task.' || t.status = ANY (e.events) FOR SHARE OF e
 )
-INSERT INTO tasks_callback (id, task_id, account_id, event, url, format, body, status, tries_left)
-SELECT %(callback)s, id, account_id, 'task.' || status, callback_url, callback_format, '', 'pending', %(tries)s FROM task
-WHERE callback_url IS NOT NULL
-RETURNING id
+INSERT INTO tasks_callback (id, task_id, account_id, endpoint_id, event, url, format, body, status, tries_left)
+SELECT %(callback)s, id, account_id, NULL::uuid, 'task.' || status, callback_url, callback_format, '', 'pending', %(tries)s
+FROM task WHERE callback_url IS NOT NULL
+UNION ALL
+SELECT uuid7(), t.id, t.account_id, e.id, 'task.' || t.status, e.url, 'standard', '', 'pending', %(tries)s FROM task t, endpoint e
+RETURNING id, endpoint_id IS NOT NULL

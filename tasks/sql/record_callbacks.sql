@@ -1,6 +1,7 @@
 -- What a batch of tries came to, in one statement: the callbacks still leased to us, every attempt, what it says of the
 -- receivers, the tasks' seq, and the ends' events. Locks are taken in order: tasks, receivers, callbacks. A callback whose
--- lease went to somebody else stays as it is, but for the number of attempts.
+-- lease went to somebody else stays as it is, but for the number of attempts. A task's timeline tells of its own URL alone:
+-- what becomes of an endpoint's callback is in its log.
 WITH locked AS MATERIALIZED (
     SELECT id FROM tasks_task WHERE id = ANY (%(tasks)s::uuid[]) ORDER BY id FOR NO KEY UPDATE
 ), result AS MATERIALIZED (
@@ -10,7 +11,7 @@ WITH locked AS MATERIALIZED (
 ), heard AS MATERIALIZED (
     SELECT c.account_id, split_part(c.url, '?', 1) AS url, bool_or(r.status = 'delivered') AS works, count(*) AS failures,
         count(*) FILTER (WHERE r.probe) AS probes, max(r.asked) AS asked, max(r.last_error) AS last_error
-    FROM result r JOIN tasks_callback c ON c.id = r.id JOIN locked ON locked.id = c.task_id WHERE r.tells GROUP BY 1, 2
+    FROM result r JOIN tasks_callback c ON c.id = r.id CROSS JOIN (SELECT count(*) FROM locked) first WHERE r.tells GROUP BY 1, 2
 ), known AS MATERIALIZED (
     SELECT r.id, r.account_id, r.url, h.works FROM heard h JOIN tasks_receiver r
         ON r.account_id = h.account_id AND md5(r.url) = md5(h.url) AND r.url = h.url
@@ -36,11 +37,11 @@ WITH locked AS MATERIALIZED (
         FROM heard h WHERE h.account_id = r.account_id AND h.url = r.url)
     RETURNING r.id, r.account_id, r.url, r.paused_at
 ), held AS MATERIALIZED (
-    SELECT c.id, c.task_id, c.account_id, c.url, c.attempt_count, c.lease_token
-    FROM tasks_callback c JOIN locked ON locked.id = c.task_id CROSS JOIN (SELECT count(*) FROM failing) first
-    WHERE c.id = ANY (ARRAY(SELECT id FROM result)) FOR NO KEY UPDATE OF c
+    SELECT c.id, c.task_id, c.account_id, c.endpoint_id, c.url, c.attempt_count, c.lease_token
+    FROM tasks_callback c CROSS JOIN (SELECT count(*) FROM locked) tasks CROSS JOIN (SELECT count(*) FROM failing) first
+    WHERE c.id = ANY (ARRAY(SELECT id FROM result)) ORDER BY c.id FOR NO KEY UPDATE OF c
 ), tried AS MATERIALIZED (
-    SELECT r.*, h.task_id, coalesce(h.lease_token = r.token, false) AS ours, p.id AS paused,
+    SELECT r.*, h.task_id, h.endpoint_id, coalesce(h.lease_token = r.token, false) AS ours, p.id AS paused,
         h.attempt_count + row_number() OVER (PARTITION BY r.id ORDER BY r.started_at) AS number
     FROM result r JOIN held h USING (id) LEFT JOIN failing p
         ON p.account_id = h.account_id AND p.url = split_part(h.url, '?', 1) AND p.paused_at IS NOT NULL
@@ -66,7 +67,7 @@ WITH locked AS MATERIALIZED (
     FROM (SELECT task_id, count(*) AS changes, array_agg(CASE WHEN ours THEN status END ORDER BY id, number) AS statuses,
             array_agg(jsonb_strip_nulls(jsonb_build_object(
                 'attempt_count', number, 'status_code', code, 'error', last_error)) ORDER BY id, number) AS data
-        FROM tried GROUP BY task_id) m
+        FROM tried WHERE endpoint_id IS NULL GROUP BY task_id) m
     WHERE t.id = m.task_id RETURNING t.id, t.seq - m.changes AS seq, m.statuses, m.data
 ), event AS (
     INSERT INTO tasks_taskevent (task_id, seq, type, data, actor)

@@ -93,7 +93,7 @@ BEGIN
         answer := left(answer, -1) || ',"callback":' || coalesce((SELECT row_to_json(k)::text FROM (SELECT
             t.callback_url AS url, coalesce(w.status, 'pending') AS status, coalesce(w.attempt_count, 0) AS attempt_count,
             rfc3339(w.delivered_at) AS delivered_at, w.last_error
-            FROM (SELECT 1) one LEFT JOIN tasks_callback w ON w.task_id = wanted
+            FROM (SELECT 1) one LEFT JOIN tasks_callback w ON w.task_id = wanted AND w.endpoint_id IS NULL
             WHERE t.callback_url IS NOT NULL ORDER BY w.id DESC LIMIT 1) k), 'null') || '}';
     END IF;
 

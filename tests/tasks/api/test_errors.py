@@ -98,7 +98,14 @@ def without_a_database(world):
     return world.consumer.get("/v1/tasks")
 
 
+def endpoint(world, number=0):
+    wanted = {"url": f"http://127.0.0.1:9/{number}", "events": ["task.failed"]}
+    return world.consumer.post("/v1/webhook_endpoints", wanted)
+
+
 PRODUCERS = {
+    "endpoint_exists": lambda world: [endpoint(world) for _ in range(2)][-1],
+    "too_many_endpoints": lambda world: [endpoint(world, n) for n in range(11)][-1],
     "invalid_json": lambda world: world.consumer.post("/v1/tasks", b"{"),
     "invalid_header": lambda world: world.create(Idempotency_Key="k" * 256),
     "unauthorized": lambda world: world.consumer.http.get("/v1/tasks"),

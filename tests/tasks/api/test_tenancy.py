@@ -8,8 +8,8 @@ import pytest
 from drf_spectacular.generators import EndpointEnumerator
 
 from tasks import runner
-from tasks.identifiers import parse_id, public_id
-from tasks.models import Artifact, Callback, Task, TaskEvent
+from tasks.identifiers import ENDPOINT, parse_id, public_id
+from tasks.models import Artifact, Callback, Task, TaskEvent, WebhookEndpoint
 from tests import builders
 from tests.tasks.api.client import Consumer
 
@@ -26,6 +26,8 @@ OWNED = {
     ("DELETE", "/v1/tasks/{task_id}/content"): [{}],
     ("POST", "/v1/tasks/{task_id}/callback/redeliver"): [{}],
     ("GET", "/v1/tasks/{task_id}/artifacts/{name}"): [{}],
+    ("GET", "/v1/webhook_endpoints/{endpoint_id}"): [{}],
+    ("DELETE", "/v1/webhook_endpoints/{endpoint_id}"): [{}],
 }
 # Routes whose names belong to everybody: the catalogue, and links whose signature is the key.
 EVERYBODYS = {("GET", "/v1/deployments/{deployment}"), ("GET", "/v1/artifacts/{signed}")}
@@ -56,11 +58,23 @@ def theirs():
     made = owner.create(to, input=work, callback={"url": "http://127.0.0.1:9/"}).json()
     runner.run_next(to.queue)
     assert Artifact.objects.count() == Callback.objects.count() == 1
+    owner.post("/v1/webhook_endpoints", {"url": "http://127.0.0.1:9/", "events": ["task.failed"]})
     return made["task_id"]
 
 
 def everything():
-    return [list(model.objects.order_by("pk").values()) for model in (Task, TaskEvent, Callback, Artifact)]
+    kept = (Task, TaskEvent, Callback, Artifact, WebhookEndpoint)
+    return [list(model.objects.order_by("pk").values()) for model in kept]
+
+
+def filled(path, task_id, *, beside=0):
+    """The path with what is theirs in it, or what is just beside that and nobody's."""
+    endpoint = WebhookEndpoint.objects.get().pk.int
+    return path.format(
+        task_id=public_id(UUID(int=parse_id(task_id).int + beside)),
+        name="notes.txt",
+        endpoint_id=public_id(UUID(int=endpoint + beside), prefix=ENDPOINT),
+    )
 
 
 def answer_to(stranger, method, path, headers):
@@ -86,8 +100,7 @@ def test_every_route_with_a_name_in_it_is_in_a_table():
 @pytest.mark.parametrize(("method", "path"), OWNED)
 def test_a_stranger_hears_what_he_hears_of_nothing_by_the_same_statements(method, path, theirs):
     stranger, before = Consumer(), everything()
-    unknown = public_id(UUID(int=parse_id(theirs).int + 1))
-    paths = [path.format(task_id=task_id, name="notes.txt") for task_id in (theirs, unknown)]
+    paths = [filled(path, theirs), filled(path, theirs, beside=1)]
     answer_to(stranger, method, paths[1], {})  # whatever is done once in a process, or a connection
 
     for headers in OWNED[method, path]:
@@ -119,10 +132,10 @@ def test_the_owner_would_be_answered(theirs):
     owner = Consumer(Task.objects.get().account)
 
     answers = [
-        owner.call(method, path.format(task_id=theirs, name="notes.txt"), {} if method == "POST" else None)
+        owner.call(method, filled(path, theirs), {} if method == "POST" else None)
         for method, path in OWNED
         if not path.endswith(("/pause", "/resume", "/content"))
     ]
 
-    assert {answer.status_code for answer in answers} == {200, 202, 302}
+    assert {answer.status_code for answer in answers} == {200, 202, 204, 302}
     assert all(owner.get(path.format(task_id=theirs)).json()["data"] for path in NAMED)

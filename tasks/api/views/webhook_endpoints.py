@@ -1,0 +1,42 @@
+"""`/v1/webhook_endpoints`: the URLs of an account that are told of its events."""
+
+from django.http import HttpResponse
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from tasks import endpoints
+from tasks.api.endpoint import Resource
+from tasks.api.requests import body_of, known_parameters
+from tasks.api.schema_endpoints import CreateWebhookEndpoint, WebhookEndpointSerializer
+from tasks.identifiers import ENDPOINT, parse_id, public_id
+
+CREATE = CreateWebhookEndpoint()
+
+
+class WebhookEndpointViewSet(Resource):
+    """Webhook endpoints of the caller's account."""
+
+    lookup_field = "endpoint_id"
+    lookup_value_regex = "[^/]+"
+
+    def create(self, request: Request) -> Response:
+        """Tell a URL of events from now on."""
+        made = endpoints.add(request.user.account_id, **CREATE.run_validation(body_of(request)))
+        where = f"/v1/webhook_endpoints/{public_id(made.pk, prefix=ENDPOINT)}"
+        return Response(WebhookEndpointSerializer(made).data, status=201, headers={"Location": where})
+
+    def list(self, request: Request) -> Response:
+        """All of them, oldest first; an account has ten at the most."""
+        known_parameters(request)
+        shown = WebhookEndpointSerializer(endpoints.of(request.user.account_id), many=True).data
+        return Response({"object": "list", "data": shown, "next_cursor": None, "has_more": False})
+
+    def retrieve(self, request: Request, endpoint_id: str) -> Response:
+        """One of them."""
+        found = endpoints.find(request.user.account_id, parse_id(endpoint_id, prefix=ENDPOINT))
+        return Response(WebhookEndpointSerializer(found).data)
+
+    def destroy(self, request: Request, endpoint_id: str) -> HttpResponse:
+        """Tell it nothing any more."""
+        endpoints.delete(request.user.account_id, parse_id(endpoint_id, prefix=ENDPOINT))
+        return HttpResponse(status=204)
