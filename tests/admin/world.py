@@ -6,13 +6,13 @@ from django.utils import timezone
 
 from billing.models import ApiKey, Charge, Price, RateCard, Transfer, UsageLine
 from tasks import lifecycle
-from tasks.models import Callback, CallbackAttempt, Deployment, Receiver, Run, Task, TaskEvent
+from tasks.models import Callback, CallbackAttempt, Deployment, Receiver, Run, Task, TaskEvent, WebhookEndpoint
 from tasks.statuses import ErrorCode
 from tests.builders import account, claim, deployment, key, submit
 
 CANARY = '<script>alert("canary")</script>'
 SECRET_INPUT, SECRET_OUTPUT, SECRET_TEXT = "what-they-asked", "what-they-got", "what-was-streamed"
-OF_TASKS = (Task, Run, TaskEvent, Callback, CallbackAttempt, Receiver, Deployment)
+OF_TASKS = (Task, Run, TaskEvent, Callback, CallbackAttempt, Receiver, WebhookEndpoint, Deployment)
 EVERY = (*OF_TASKS, ApiKey, RateCard, Price, UsageLine, Transfer, Charge)
 
 
@@ -22,6 +22,7 @@ def world() -> SimpleNamespace:
     issued, _ = key(owner, scopes=["tasks:read"])
     ApiKey.objects.filter(pk=issued.pk).update(name=f"key {CANARY}")
     to = deployment(prices=(("task", "1"), ("input_tokens", "2")), settings={"note": CANARY})
+    _endpoint(owner)
     done = _succeeded(owner, to)
     failed = _failed(owner, to)
     lifecycle.refund(done.pk, 1, key="refund", reason=f"reason {CANARY}", by=f"operator:{CANARY}")
@@ -46,7 +47,7 @@ def _succeeded(owner, to) -> Task:
     warning = {"code": "w", "message": CANARY, "field": None}
     output = {"got": f"{SECRET_OUTPUT} {CANARY}"}
     lifecycle.succeed(claimed, output=output, usage={"input_tokens": 3}, warnings=[warning])
-    callback = task.callbacks.get()
+    callback = task.callbacks.get(endpoint=None)
     Callback.objects.filter(pk=callback.pk).update(last_error=CANARY, attempt_count=1)
     CallbackAttempt.objects.create(
         callback=callback,
@@ -69,6 +70,12 @@ def _succeeded(owner, to) -> Task:
     return task
 
 
+def _endpoint(owner) -> None:
+    """An endpoint that is told of refunds."""
+    url, note = f"https://example.com/{CANARY}", f"note {CANARY}"
+    WebhookEndpoint.objects.create(account=owner, url=url, events=["task.refunded"], description=note)
+
+
 def _failed(owner, to) -> Task:
     task = submit(owner, to, input={"bound": {"input_tokens": 1}})
     lifecycle.fail(claim(task), code=ErrorCode.CAPABILITY_ERROR, message=f"failed {CANARY}")
@@ -87,3 +94,4 @@ def crowd(size: int) -> None:
             callback=task.callbacks.get(), number=1, started_at=timezone.now(), duration_ms=1, status_code=200
         )
         Receiver.objects.create(account=owner, url="https://example.com/", last_failure_at=timezone.now())
+        _endpoint(owner)

@@ -317,7 +317,7 @@ def test_an_endpoint_is_made_read_listed_and_deleted():
 @pytest.mark.parametrize(
     ("wrong", "pointer"),
     [
-        ({"url": "http://example.com:22/"}, "/url"),
+        ({"url": "http://me:x@example.com/"}, "/url"),
         ({"url": "ftp://example.com/"}, "/url"),
         ({"url": None}, "/url"),
         ({"events": []}, "/events"),

@@ -5,8 +5,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from tasks import endpoints
+from tasks.api import parameters
 from tasks.api.endpoint import Resource
-from tasks.api.requests import body_of, known_parameters
+from tasks.api.requests import body_of
 from tasks.api.schema_endpoints import CreateWebhookEndpoint, WebhookEndpointSerializer
 from tasks.identifiers import ENDPOINT, parse_id, public_id
 
@@ -27,7 +28,7 @@ class WebhookEndpointViewSet(Resource):
 
     def list(self, request: Request) -> Response:
         """All of them, oldest first; an account has ten at the most."""
-        known_parameters(request)
+        parameters.read(request.query_params, set())
         shown = WebhookEndpointSerializer(endpoints.of(request.user.account_id), many=True).data
         return Response({"object": "list", "data": shown, "next_cursor": None, "has_more": False})
 
