@@ -8,7 +8,6 @@ LeaseLost when it was refused. Locks that wait are taken in one order: task, the
 """
 
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +16,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import transaction
+from django.db import OperationalError, transaction
+from psycopg.errors import LockNotAvailable
 from psycopg.types.json import Json, Jsonb
 from uuid_utils.compat import uuid7
 
@@ -44,6 +44,8 @@ __all__ = [
 MAX_BACKOFF_SECONDS = 600
 # How often a claim looks again after somebody else was faster; the sweeper makes up for one that gave up.
 RACES = 20
+# How long it waits for an account whose row somebody holds, for instance one that submits without a pause.
+PATIENCE = "1s"
 RESOLUTIONS = {
     ErrorCode.CAPABILITY_ERROR: (RunStatus.FAILED, Resolved.FAILED),
     ErrorCode.INVALID_INPUT: (RunStatus.EXCEPTION, Resolved.MALFORMED_PAYLOAD),
@@ -110,19 +112,39 @@ class Locked:
 
 def claim(queue: str, *, worker: str) -> Claim | None:
     """Take the next eligible task of a queue, or None: nothing is eligible, or every race was lost."""
-    token, lost = uuid4(), []
-    params = {"queue": queue, "worker": worker, "token": token, "lease": settings.LEASE_SECONDS}
-    for race in range(RACES):
-        with transaction.atomic(durable=True):
-            row = one(load("claim"), params | {"progress": Jsonb(NO_PROGRESS), "lost": lost})
+    try:
+        return _race(queue, worker=worker)
+    except OperationalError as error:
+        if isinstance(error.__cause__, LockNotAvailable):
+            return None
+        raise
+
+
+def _race(queue: str, *, worker: str) -> Claim | None:
+    """Try one account after the other; where all that are eligible are busy, wait for the first of them."""
+    token = uuid4()
+    asked = {"queue": queue, "worker": worker, "token": token, "lease": settings.LEASE_SECONDS}
+    lost: list[UUID] = []
+    for _ in range(RACES):
+        row = _try(asked, lost=lost)
+        if waited := row is None and bool(lost):
+            row = _try(asked, lost=[], held=lost[0])
         if row and row[0]:
             wire.look_on_commit(row[0])
             return Claim(token, *row)
-        if row is None and not lost:
+        if row is None and not waited:
             return None
-        lost = [*lost, row[1]] if row else []
-        time.sleep(0 if row else random.uniform(0, 0.01 * race))  # noqa: S311 - everybody eligible is busy: a breath
+        lost = [*lost, row[1]] if row and not waited else []
     return None
+
+
+@transaction.atomic(durable=True)
+def _try(asked: dict[str, Any], *, lost: list[UUID], held: UUID | None = None) -> tuple[Any, ...] | None:
+    """Claim once; of an account that is to be `held`, wait for the row first, for a moment and with nothing in hand."""
+    if held:
+        one("SELECT set_config('lock_timeout', %(patience)s, true)", {"patience": PATIENCE})
+        one("SELECT FROM billing_account WHERE id = %(id)s FOR NO KEY UPDATE", {"id": held})
+    return one(load("claim"), asked | {"progress": Jsonb(NO_PROGRESS), "lost": lost, "held": held})
 
 
 def renew(token: UUID) -> float | None:

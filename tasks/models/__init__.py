@@ -6,8 +6,9 @@ from tasks.models.event import TaskEvent
 from tasks.models.receiver import Receiver
 from tasks.models.run import Run
 from tasks.models.task import Task
+from tasks.models.turn import Turn
 
 __all__ = [
-    "Artifact", "Callback", "CallbackAttempt", "Deployment", "Receiver", "Run", "Task", "TaskEvent", "Upload",
+    "Artifact", "Callback", "CallbackAttempt", "Deployment", "Receiver", "Run", "Task", "TaskEvent", "Turn", "Upload",
     "WebhookEndpoint",
 ]  # fmt: skip

@@ -25,6 +25,8 @@ FROZEN = (
 
 
 EXACT = ("input", "output")
+# What is paused or blocked costs neither a claim nor the sweeper a look.
+CLAIMABLE = Q(status="queued", paused_at__isnull=True, blocked=0)
 
 
 def no_progress() -> dict:
@@ -159,9 +161,9 @@ class Task(models.Model):
             ),
         ]
         indexes = [
-            models.Index(
-                "queue", "account", F("priority").desc(), "id", condition=Q(status="queued"), name="task_claim"
-            ),
+            models.Index("queue", "account", F("priority").desc(), "id", condition=CLAIMABLE, name="task_claim"),
+            models.Index("queue", "account", condition=Q(status="running"), name="task_running"),
+            models.Index("deployment", condition=Q(status__in=sorted(UNFINISHED)), name="task_pending"),
             models.Index("deadline", condition=Q(status__in=sorted(UNFINISHED)), name="task_deadline"),
             models.Index("expires_at", condition=Q(status="queued", started_at__isnull=True), name="task_expiry"),
             models.Index("account", F("id").desc(), name="task_account"),

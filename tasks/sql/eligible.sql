@@ -2,11 +2,13 @@
 -- than it has room for. Without that an account at its limit had 64 messages sent for nothing in every tick.
 SELECT q.queue, least(%(most)s, coalesce((
     WITH RECURSIVE waiting AS (
-        (SELECT account_id FROM tasks_task WHERE status = 'queued' AND queue = q.queue
+        (SELECT account_id FROM tasks_task
+         WHERE status = 'queued' AND paused_at IS NULL AND blocked = 0 AND queue = q.queue
          ORDER BY account_id, priority DESC, id LIMIT 1)
         UNION ALL
         SELECT (SELECT t.account_id FROM tasks_task t
-                WHERE t.status = 'queued' AND t.queue = q.queue AND t.account_id > w.account_id
+                WHERE t.status = 'queued' AND t.paused_at IS NULL AND t.blocked = 0 AND t.queue = q.queue
+                    AND t.account_id > w.account_id
                 ORDER BY t.account_id, t.priority DESC, t.id LIMIT 1)
         FROM waiting w WHERE w.account_id IS NOT NULL
     ), drained AS MATERIALIZED (

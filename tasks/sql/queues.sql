@@ -1,8 +1,9 @@
--- The queues that may have work: those that deployments name, and those that queued tasks still wait in.
+-- The queues that may have work: those that deployments name, and those that tasks still wait in to be claimed.
 WITH RECURSIVE waiting AS (
-    (SELECT queue FROM tasks_task WHERE status = 'queued' ORDER BY queue, account_id, priority DESC, id LIMIT 1)
+    (SELECT queue FROM tasks_task WHERE status = 'queued' AND paused_at IS NULL AND blocked = 0
+     ORDER BY queue, account_id, priority DESC, id LIMIT 1)
     UNION ALL
-    SELECT (SELECT t.queue FROM tasks_task t WHERE t.status = 'queued' AND t.queue > w.queue
+    SELECT (SELECT t.queue FROM tasks_task t WHERE t.status = 'queued' AND t.paused_at IS NULL AND t.blocked = 0 AND t.queue > w.queue
             ORDER BY t.queue, t.account_id, t.priority DESC, t.id LIMIT 1)
     FROM waiting w WHERE w.queue IS NOT NULL
 )

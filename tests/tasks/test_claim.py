@@ -15,6 +15,7 @@ from tasks import lifecycle
 from tasks.models import Deployment, Task
 from tasks.models.task import NO_PROGRESS
 from tasks.sql import load
+from tasks.submission import FULL
 from tests.builders import account, assert_sound, claim, deployment, submit
 
 pytestmark = pytest.mark.django_db
@@ -29,6 +30,18 @@ def next_of(queue="default"):
 
 def change(task, **fields):
     Task.objects.filter(pk=task.pk).update(**fields)
+
+
+def newcomer_s_turn(queue, newcomer, *, workers):
+    """After how many claims the newcomer's task is claimed, by so many workers that each end one before the next."""
+    running = []
+    for claims in range(1, 20):
+        if len(running) == workers:
+            lifecycle.succeed(running.pop(0), output=None, usage={}, warnings=[])
+        running.append(lifecycle.claim(queue, worker="test"))
+        if running[-1].task_id == newcomer.pk:
+            return claims
+    return None
 
 
 def test_the_account_with_the_fewest_running_goes_first():
@@ -46,6 +59,44 @@ def test_between_equals_the_higher_priority_goes_first_and_then_the_older():
     old, new, urgent = submit(to=to), submit(to=to), submit(to=to, priority=6)
 
     assert [next_of(), next_of(), next_of()] == [urgent.pk, old.pk, new.pk]
+
+
+def test_with_one_worker_accounts_take_turns_and_a_newcomer_is_next():
+    to = deployment()
+    old, new = account("20"), account("20")
+    crowd = [submit(old, to, priority=9) for _ in range(6)]
+    served = [next_of()]
+    lifecycle.cancel(served[0], by="test")
+    late = [submit(new, to, priority=0) for _ in range(3)]
+
+    for _ in range(5):
+        served.append(next_of())
+        lifecycle.cancel(served[-1], by="test")
+
+    assert served == [crowd[0].pk, late[0].pk, crowd[1].pk, late[1].pk, crowd[2].pk, late[2].pk]
+
+
+def test_with_more_backlogged_accounts_than_workers_a_newcomer_waits_for_no_backlog():
+    to = deployment(queue="short-of-workers")
+    for _ in range(4):
+        crowd = account()
+        for _ in range(4):
+            submit(crowd, to)
+    newcomer = submit(to=to)
+
+    assert newcomer_s_turn("short-of-workers", newcomer, workers=3) <= 5
+
+
+def test_what_an_account_runs_in_another_queue_costs_it_no_turn_in_this_one():
+    to, elsewhere = deployment(queue="here"), deployment(queue="elsewhere")
+    small, crowd = account(), account("20")
+    for _ in range(3):
+        claim(submit(small, elsewhere))
+    for _ in range(10):
+        submit(crowd, to)
+    newcomer = submit(small, to)
+
+    assert newcomer_s_turn("here", newcomer, workers=2) <= 2
 
 
 def test_inside_an_account_priority_decides_and_then_age():
@@ -185,14 +236,14 @@ def crowded():
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 def test_a_claim_reads_no_crowd(crowded, mode):
     params = {"queue": "default", "worker": "w", "token": uuid4(), "lease": 60, "progress": json.dumps(NO_PROGRESS)}
-    params["lost"] = []
+    params |= {"lost": [], "held": None}
     statement = load("claim")
     for name in params:
         statement = statement.replace(f"%({name})s", f"${list(params).index(name) + 1}")
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL plan_cache_mode = {mode}")
-        cursor.execute(f"PREPARE claim (text, text, uuid, float8, jsonb, uuid[]) AS {statement}")
-        explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE claim (%s, %s, %s, %s, %s, %s)"
+        cursor.execute(f"PREPARE claim (text, text, uuid, float8, jsonb, uuid[], uuid) AS {statement}")
+        explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE claim (%s, %s, %s, %s, %s, %s, %s)"
         cursor.execute(explain, [*params.values()])
         (explained,) = cursor.fetchone()
         cursor.execute("DEALLOCATE claim")
@@ -202,6 +253,20 @@ def test_a_claim_reads_no_crowd(crowded, mode):
     assert {node["Node Type"] for node in scans} <= {"Index Scan", "Index Only Scan", "ModifyTable", "Tid Scan"}
     assert max(node["Actual Rows"] for node in scans) < 10
     assert explained[0]["Execution Time"] < 100
+
+
+def test_how_full_a_deployment_is_costs_no_look_at_the_tasks_of_others(crowded):
+    of, quiet = account("0"), deployment(prices=(), max_pending=50)
+    waiting = {submit(of, quiet).pk for _ in range(3)}
+    params = {"id": quiet.pk, "most": 50}
+
+    with connection.cursor() as cursor:
+        cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + FULL, params)
+        (explained,) = cursor.fetchone()
+
+    (scan,) = [node for node in nodes(explained[0]["Plan"]) if node.get("Relation Name") == "tasks_task"]
+    assert (scan["Index Name"], scan["Actual Rows"]) == ("task_pending", len(waiting))
+    assert scan.get("Rows Removed by Filter", 0) == 0
 
 
 def nodes(plan):

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
+from threading import Event
 from uuid import uuid4
 
 import pytest
@@ -13,7 +14,7 @@ from django.db.models import Count
 from django.utils.timezone import now
 
 from billing.exceptions import InsufficientBalance, RefundTooLarge
-from billing.models import Transfer
+from billing.models import Account, Transfer
 from tasks import lifecycle, sweep
 from tasks.exceptions import LeaseLost, TaskNotFinal, TooManyPendingTasks
 from tasks.models import Callback, Run, Task
@@ -30,6 +31,49 @@ CALLBACK = {"callback_url": "http://127.0.0.1:9/hook"}
 
 def succeed(claimed):
     lifecycle.succeed(claimed, output=None, usage={}, warnings=[])
+
+
+def holding(of, seconds, *, held):
+    """Keep an account's row, as a submission does, for so long."""
+    with transaction.atomic():
+        Account.objects.select_for_update(no_key=True).get(pk=of.pk)
+        held.set()
+        time.sleep(seconds)
+
+
+@pytest.mark.parametrize(("seconds", "gets_it"), [(0.5, True), (1.6, False)], ids=["for a moment", "for long"])
+def test_a_claim_waits_a_moment_for_the_only_account_that_has_work(seconds, gets_it):
+    of, held = account(), Event()
+    task = submit(of)
+
+    def work():
+        held.wait()
+        return lifecycle.claim("default", worker="w")
+
+    _, claimed = together(partial(holding, of, seconds, held=held), work)
+
+    assert (claimed and claimed.task_id) == (task.pk if gets_it else None)
+
+
+def test_an_account_that_submits_without_a_pause_is_served_all_the_while():
+    of, to = account("0", running_limit=100), deployment(prices=())
+    for _ in range(20):
+        submit(of, to)
+    over = Event()
+
+    def flood():
+        while not over.is_set():
+            lifecycle.submit(request(of, to))
+
+    def work():
+        claimed = [lifecycle.claim("default", worker="w") for _ in range(20)]
+        over.set()
+        return claimed
+
+    *_, claimed = together(flood, flood, work)
+
+    assert None not in claimed
+    assert_sound(of)
 
 
 @pytest.mark.parametrize("workers", [2, 8])
