@@ -268,7 +268,7 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {
         "event": {
-            "()": structlog.stdlib.ProcessorFormatter,
+            "()": "billing.redaction.Formatter",
             "foreign_pre_chain": LOG_CHAIN,
             "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, LOG_RENDERER],
         }

@@ -11,6 +11,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from billing.exceptions import Refusal
+from billing.redaction import without_keys
 from tasks.api.codes import CODES, OF_STATUS
 from tasks.pointers import first_error, shorten
 
@@ -68,10 +69,10 @@ def body(
     return {
         "error": {
             "code": code,
-            "message": shorten(message),
+            "message": without_keys(shorten(message)),
             "retryable": CODES[code].retryable,
             "request_id": getattr(request, "request_id", None),
-            "param": param and shorten(param),
+            "param": param and without_keys(shorten(param)),
             "details": details,
         }
     }

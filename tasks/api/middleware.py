@@ -1,6 +1,7 @@
 """What a request passes first: its id, the client's or one of ours, and a look at the headers that Django trips on."""
 
 from collections.abc import Callable
+from urllib.parse import unquote
 from uuid import uuid4
 
 from django.core.exceptions import DisallowedHost, TooManyFieldsSent
@@ -8,6 +9,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.http import parse_header_parameters
 from structlog.contextvars import bound_contextvars
 
+from billing.redaction import SECRET
 from tasks.api import errors
 
 MAX_LENGTH = 128
@@ -38,6 +40,8 @@ def _wrong_with(request: HttpRequest) -> str | None:
     """What a request of the API says that would make Django answer with a page, and log a traceback."""
     if not request.path_info.startswith("/v1/"):
         return None
+    if SECRET.search(unquote(request.get_full_path_info())):
+        return "A key stands in the Authorization header and never in a URL, which others log."
     try:
         request.get_host()
         len(request.GET)

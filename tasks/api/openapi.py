@@ -9,6 +9,7 @@ from drf_spectacular.plumbing import ComponentRegistry
 from rest_framework import serializers
 
 from tasks.api import examples, headers
+from tasks.api.authentication import SAFE
 from tasks.api.codes import CODES
 from tasks.api.endpoint import STREAM
 from tasks.api.operations import OPERATIONS, PATHS, SCHEMAS, TAGS, WEBHOOKS, Answer, Operation
@@ -70,9 +71,13 @@ class Schema(AutoSchema):
             "description": found.description,
             "parameters": self._all_parameters(found),
             **self._body(found),
-            "security": [] if found.public else [{"bearer": []}],
+            "security": [] if found.public else [{"bearer": [scope]} for scope in self._scopes()],
             "responses": self._answers(found) | self._refusals(found),
         }
+
+    def _scopes(self) -> Iterable[str]:
+        """The scopes of which one is enough, as the view demands them."""
+        return self.view.reading if self.method in SAFE else self.view.writing  # type: ignore[no-any-return]
 
     def _all_parameters(self, operation: Operation) -> list[Shown]:
         in_path = [name for name in PATHS if f"{{{name}}}" in self.path]

@@ -9,9 +9,10 @@ import time_machine
 from django.utils import timezone
 
 from billing import audit, credentials, ledger
-from billing.credentials import digest, without_keys
+from billing.credentials import digest
 from billing.exceptions import KeyEnded, SpendCapReached
 from billing.models import Account, ApiKey, Charge, Transfer
+from billing.redaction import without_keys
 from billing.twins import fill, twin_of
 from tests.billing.builders import EMPTY, WHY, at_once, billed, run_sql, settle
 from tests.builders import account, buckets, key, refused
