@@ -95,17 +95,17 @@ BODIES = [
 TAKING = [operation for operation in OPERATIONS if operation[0] != "GET"]
 
 
-@pytest.mark.parametrize("operation", TAKING, ids=" ".join)
-def test_a_body_that_nobody_should_send_is_refused_by_every_operation(document, consumer, operation):
-    method, path = operation
-    responses = document[path][method].definition.raw["responses"]
-    at = path.replace("{task_id}", public_id(consumer.tasks[0].pk))
+def test_a_body_that_nobody_should_send_is_refused_by_every_operation(document, consumer):
+    for method, path in TAKING:
+        responses = document[path][method].definition.raw["responses"]
+        at = path.replace("{task_id}", public_id(consumer.tasks[0].pk))
 
-    for body in BODIES:
-        answer = consumer.call(method, at, body)
+        for body in BODIES:
+            answer = consumer.call(method, at, body)
 
-        assert answer.status_code in (400, 413, 422), (body[:50], answer.content)
-        assert answer.json()["error"]["code"] in responses[str(answer.status_code)]["x-error-codes"], body[:50]
+            assert answer.status_code in (400, 413, 422), (method, path, body[:50], answer.content)
+            codes = responses[str(answer.status_code)]["x-error-codes"]
+            assert answer.json()["error"]["code"] in codes, (method, path, body[:50])
 
 
 @pytest.mark.clients
