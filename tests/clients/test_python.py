@@ -183,3 +183,19 @@ def test_errors_come_as_their_model(api, service):
     codes = [(answer.status_code, answer.parsed.error.code.value) for answer in (unknown, refused, nobody)]
     assert codes == [(404, "task_not_found"), (422, "invalid_request"), (401, "invalid_api_key")]
     assert refused.parsed.error.param == "/input/text"
+
+
+def test_an_endpoint_is_told_of_events_until_it_is_deleted(api):
+    wanted = api.models.CreateWebhookEndpointRequest(
+        url="http://127.0.0.1:9/hooks", events=[api.models.WebhookEvent.TASK_SUCCEEDED]
+    )
+
+    made = api.create_webhook_endpoint(body=wanted)
+    twice = api.create_webhook_endpoint(body=wanted)
+    listed = api.list_webhook_endpoints().parsed.data
+    deleted = api.delete_webhook_endpoint(made.parsed.endpoint_id)
+
+    assert (made.status_code, twice.status_code, deleted.status_code) == (201, 409, 204)
+    assert twice.parsed.error.code is api.models.ApiErrorCode.ENDPOINT_EXISTS
+    assert made.parsed in listed
+    assert api.list_webhook_endpoints().parsed.data == []

@@ -19,9 +19,12 @@ export function toldBy(message: Webhooks["body"]): string {
   switch (message.type) {
     case "task.succeeded":
     case "task.canceled":
+    case "task.refunded":
       return message.data.task_id;
     case "task.failed":
       return message.data.error?.message ?? "";
+    case "account.balance_low":
+      return message.data.available_credits;
   }
 }
 
