@@ -9,9 +9,10 @@ from tasks.api import parameters
 from tasks.api.endpoint import Resource
 from tasks.api.requests import body_of
 from tasks.api.schema_endpoints import CreateWebhookEndpoint, WebhookEndpointSerializer
+from tasks.api.serializers import Nothing
 from tasks.identifiers import ENDPOINT, parse_id, public_id
 
-CREATE = CreateWebhookEndpoint()
+CREATE, NOTHING = CreateWebhookEndpoint(), Nothing()
 
 
 class WebhookEndpointViewSet(Resource):
@@ -39,5 +40,6 @@ class WebhookEndpointViewSet(Resource):
 
     def destroy(self, request: Request, endpoint_id: str) -> HttpResponse:
         """Tell it nothing any more."""
+        NOTHING.run_validation(body_of(request))
         endpoints.delete(request.user.account_id, parse_id(endpoint_id, prefix=ENDPOINT))
         return HttpResponse(status=204)
