@@ -150,14 +150,14 @@ def redeliver_many(chosen: QuerySet[Callback], *, since: datetime, by: str) -> i
 
 @transaction.atomic(durable=True)
 def _owe_batch_again(tasks: dict[UUID, UUID | None], *, since: datetime, by: str) -> int:
-    """One batch: callbacks and their tasks. Whoever was here first since then has owed them."""
+    """One batch: callbacks and their tasks. Whoever was here first since then has owed them, or deleted the content."""
     list(
         Task.objects.select_for_update(no_key=True)
         .filter(pk__in=filter(None, tasks.values()))
         .order_by("pk")
         .values_list("pk")
     )
-    due = Callback.objects.filter(Q(redelivered_at=None) | Q(redelivered_at__lt=since), pk__in=tasks)
+    due = Callback.objects.filter(Q(redelivered_at=None) | Q(redelivered_at__lt=since), pk__in=tasks).exclude(body="")
     return _owe_again(list(due.values_list("pk", flat=True)), by=by)
 
 
@@ -175,11 +175,15 @@ UPDATE tasks_receiver r SET next_probe_at = now(), probe_id = known.callback FRO
 RETURNING r.id
 """
 OWE_AGAIN = """
-WITH owed AS (
+WITH endpoint AS MATERIALIZED (
+    SELECT e.id FROM tasks_webhookendpoint e WHERE e.deleted_at IS NULL
+        AND e.id IN (SELECT endpoint_id FROM tasks_callback WHERE id = ANY (%(ids)s)) ORDER BY e.id FOR SHARE
+), owed AS (
     UPDATE tasks_callback SET status = 'pending', tries_left = %(tries)s, next_attempt_at = now(),
         redelivered_at = now(), delivered_at = NULL, last_error = NULL, lease_token = NULL, lease_expires_at = NULL,
         waits_for_id = NULL, waits_since = NULL
-    WHERE id = ANY (%(ids)s) RETURNING id, task_id, endpoint_id
+    WHERE id = ANY (%(ids)s) AND body <> '' AND (endpoint_id IS NULL OR endpoint_id IN (SELECT id FROM endpoint))
+    RETURNING id, task_id, endpoint_id
 ), told AS (
     UPDATE tasks_task t SET seq = t.seq + o.changes
     FROM (SELECT task_id, count(*) AS changes FROM owed WHERE endpoint_id IS NULL GROUP BY task_id) o

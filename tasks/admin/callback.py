@@ -9,7 +9,7 @@ from django.utils.timezone import now
 from billing.admin.acts import Act, Acting, Declined, Done
 from billing.admin.screens import Screen, Table, label, link, listing, preformatted, table
 from tasks import callbacks
-from tasks.admin.found import FoundByTask, FoundByTaskOrAccount, HidesContent, task_link
+from tasks.admin.found import FoundByTask, FoundByTaskOrAccount, HidesContent, of_content, task_link
 from tasks.models import Callback, CallbackAttempt
 
 COLOURS = {Callback.Status.DELIVERED: "success", Callback.Status.FAILED: "danger"}
@@ -91,14 +91,15 @@ class CallbackScreen(HidesContent, FoundByTaskOrAccount, Acting, Screen):
             ("Status", "status_code"),
             ("Took", lambda attempt: f"{attempt.duration_ms} ms"),
             ("Error", "error"),
-            ("Answer", "response"),
+            *of_content(request, ("Answer", "response")),
             more=listing("tasks_callbackattempt", callback__id=obj.pk),
         )
         return [tries]
 
 
 @admin.register(CallbackAttempt)
-class CallbackAttemptScreen(FoundByTask, Screen):
+class CallbackAttemptScreen(HidesContent, FoundByTask, Screen):
+    content = ("shown_answer",)
     task_column = "callback__task_id"
     list_display = ("started_at", "of_task", "number", "status_code", "duration_ms", "host", "error")
     list_select_related = ("callback",)

@@ -61,6 +61,11 @@ def of_accounts(name: str) -> Q:
     return Q(account__in=list(accounts))
 
 
+def of_content(request: HttpRequest, *columns: tuple[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """A table's columns that are shown only to whoever may view content."""
+    return columns if request.user.has_perm(CONTENT) else ()
+
+
 class HidesContent:
     """A page that shows customers' content only to whoever may view it."""
 

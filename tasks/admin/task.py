@@ -7,7 +7,7 @@ from django.http import HttpRequest
 from billing.admin.acts import Acting
 from billing.admin.screens import Screen, Table, amount, compact, label, link, listing, pretty, table, when, yes_or_no
 from billing.models import Charge, UsageLine
-from tasks.admin.found import FoundByTaskOrAccount, HidesContent, of_accounts, task_id_of, task_link
+from tasks.admin.found import FoundByTaskOrAccount, HidesContent, of_accounts, of_content, task_id_of, task_link
 from tasks.admin.task_acts import Cancel, Pause, Redeliver, Refund, Rerun, RerunFree, Resume
 from tasks.models import CallbackAttempt, Task
 from tasks.statuses import Status
@@ -139,7 +139,7 @@ class TaskScreen(HidesContent, FoundByTaskOrAccount, Acting, Screen):
         return pretty(task.output)
 
     def tables(self, request: HttpRequest, obj: Task) -> list[Table]:
-        return [_lines(obj), _runs(obj), _events(obj), *_callbacks(obj), *_reruns(obj)]
+        return [_lines(obj), _runs(obj), _events(obj), *_callbacks(obj, request), *_reruns(obj)]
 
 
 def _lines(task: Task) -> Table:
@@ -184,7 +184,7 @@ def _events(task: Task) -> Table:
     )
 
 
-def _callbacks(task: Task) -> list[Table]:
+def _callbacks(task: Task, request: HttpRequest) -> list[Table]:
     callbacks = list(task.callbacks.defer("body").order_by("-id")[:20])
     owed = table(
         "Callbacks",
@@ -205,7 +205,7 @@ def _callbacks(task: Task) -> list[Table]:
         ("Status", "status_code"),
         ("Took", lambda attempt: f"{attempt.duration_ms} ms"),
         ("Error", "error"),
-        ("Answer", "response"),
+        *of_content(request, ("Answer", "response")),
     )
     return [owed, made] if callbacks else []
 

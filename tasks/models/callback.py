@@ -68,6 +68,10 @@ class Callback(models.Model):
             models.CheckConstraint(
                 condition=Q(task__isnull=False) | Q(endpoint__isnull=False), name="a_callback_has_a_task_or_an_endpoint"
             ),
+            models.CheckConstraint(
+                condition=~Q(status="pending", redelivered_at__isnull=False, body=""),
+                name="what_is_owed_again_has_a_body",
+            ),
         ]
 
     def __str__(self) -> str:

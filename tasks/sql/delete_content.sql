@@ -1,5 +1,6 @@
 -- Everything of a locked task that its content is, in one statement; the counts of the callbacks that end unheard. An
--- artifact is over now, as if its time had come: from there on the sweeper deletes the file as any other.
+-- artifact is over now, as if its time had come: from there on the sweeper deletes the file as any other. What receivers
+-- answered may repeat what they were told.
 WITH task AS (
     UPDATE tasks_task SET input = '{}', output = NULL, creation_request = NULL, content_deleted_at = now()
     WHERE id = %(id)s
@@ -7,6 +8,9 @@ WITH task AS (
     UPDATE tasks_run SET partial_text = '' WHERE task_id = %(id)s AND partial_text <> ''
 ), artifact AS (
     UPDATE tasks_artifact SET expires_at = now() WHERE task_id = %(id)s AND expires_at > now()
+), answer AS (
+    UPDATE tasks_callbackattempt a SET response = '' FROM tasks_callback c
+    WHERE c.task_id = %(id)s AND a.callback_id = c.id AND a.response <> ''
 ), told AS (
     UPDATE tasks_callback SET body = '' WHERE task_id = %(id)s AND status <> 'pending'
 )

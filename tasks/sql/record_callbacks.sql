@@ -1,7 +1,8 @@
 -- What a batch of tries came to, in one statement: the callbacks still leased to us, every attempt, what it says of the
 -- receivers, the tasks' seq, and the ends' events. Locks are taken in order: tasks, receivers, callbacks. A callback whose
 -- lease went to somebody else stays as it is, but for the number of attempts. A task's timeline tells of its own URL alone:
--- what becomes of an endpoint's callback is in its log.
+-- what becomes of an endpoint's callback is in its log. Of a
+-- callback whose body was deleted, no answer is kept.
 WITH locked AS MATERIALIZED (
     SELECT id FROM tasks_task WHERE id = ANY (%(tasks)s::uuid[]) ORDER BY id FOR NO KEY UPDATE
 ), result AS MATERIALIZED (
@@ -37,11 +38,12 @@ WITH locked AS MATERIALIZED (
         FROM heard h WHERE h.account_id = r.account_id AND h.url = r.url)
     RETURNING r.id, r.account_id, r.url, r.paused_at
 ), held AS MATERIALIZED (
-    SELECT c.id, c.task_id, c.account_id, c.endpoint_id, c.url, c.attempt_count, c.lease_token
+    SELECT c.id, c.task_id, c.account_id, c.endpoint_id, c.url, c.attempt_count, c.lease_token,
+        c.body = '' AS deleted
     FROM tasks_callback c CROSS JOIN (SELECT count(*) FROM locked) tasks CROSS JOIN (SELECT count(*) FROM failing) first
     WHERE c.id = ANY (ARRAY(SELECT id FROM result)) ORDER BY c.id FOR NO KEY UPDATE OF c
 ), tried AS MATERIALIZED (
-    SELECT r.*, h.task_id, h.endpoint_id, coalesce(h.lease_token = r.token, false) AS ours, p.id AS paused,
+    SELECT r.*, h.task_id, h.endpoint_id, h.deleted, coalesce(h.lease_token = r.token, false) AS ours, p.id AS paused,
         h.attempt_count + row_number() OVER (PARTITION BY r.id ORDER BY r.started_at) AS number
     FROM result r JOIN held h USING (id) LEFT JOIN failing p
         ON p.account_id = h.account_id AND p.url = split_part(h.url, '?', 1) AND p.paused_at IS NOT NULL
@@ -61,7 +63,7 @@ WITH locked AS MATERIALIZED (
     FROM tried t WHERE c.id = t.id AND t.ours
 ), attempt AS (
     INSERT INTO tasks_callbackattempt (callback_id, number, started_at, duration_ms, status_code, response, error)
-    SELECT id, number, started_at, duration_ms, code, response, error FROM tried
+    SELECT id, number, started_at, duration_ms, code, CASE WHEN deleted THEN '' ELSE response END, error FROM tried
 ), told AS (
     UPDATE tasks_task t SET seq = t.seq + m.changes
     FROM (SELECT task_id, count(*) AS changes, array_agg(CASE WHEN ours THEN status END ORDER BY id, number) AS statuses,

@@ -55,7 +55,7 @@ def _succeeded(owner, to) -> Task:
         started_at=timezone.now(),
         duration_ms=12,
         status_code=500,
-        response=f"answer {CANARY}",
+        response=f"answer {SECRET_OUTPUT} {CANARY}",
         error=f"error {CANARY}",
     )
     Receiver.objects.create(

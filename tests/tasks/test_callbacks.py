@@ -12,11 +12,11 @@ from django.utils.timezone import now
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from billing.credentials import new_callback_secret
-from tasks import callbacks, queues
+from tasks import callbacks, content, endpoints, queues
 from tasks.exceptions import NoCallback, TaskNotFinal, TaskNotFound
-from tasks.models import Callback
+from tasks.models import Callback, WebhookEndpoint
 from tasks.statuses import FINAL, Status
-from tests.builders import submit, task_that_is
+from tests.builders import account, refused, submit, task_that_is
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -165,6 +165,30 @@ def test_a_body_that_was_deleted_is_not_delivered_again(woken):
 
     with pytest.raises(NoCallback):
         callbacks.redeliver(task.pk, by="test")
+
+
+@pytest.mark.parametrize("deleted", ["content", "endpoint"])
+def test_what_is_deleted_after_a_redelivery_looked_is_not_delivered_again(woken, monkeypatch, deleted):
+    at = WebhookEndpoint.objects.create(account=account("10"), url=URL, events=["task.succeeded"])
+    task = task_that_is(Status.SUCCEEDED, of=at.account)
+    Callback.objects.update(status="delivered")
+    plain = callbacks._owe_batch_again
+
+    def late(*looked, **asked):
+        content.delete_content(task.pk, by="test") if deleted == "content" else endpoints.delete(at.account_id, at.pk)
+        return plain(*looked, **asked)
+
+    monkeypatch.setattr(callbacks, "_owe_batch_again", late)
+
+    assert callbacks.redeliver_many(Callback.objects.all(), since=now(), by="test") == 0
+    assert Callback.objects.get().status == "delivered"
+
+
+def test_an_empty_body_cannot_be_owed_again(woken):
+    callback = of(task_that_is(Status.SUCCEEDED, callback_url=URL))
+
+    with refused("23514", by="what_is_owed_again_has_a_body"):
+        Callback.objects.filter(pk=callback.pk).update(redelivered_at=now(), body="")
 
 
 @pytest.mark.parametrize(

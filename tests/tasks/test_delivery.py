@@ -16,7 +16,7 @@ from standardwebhooks import Webhook
 
 from billing.credentials import decrypt, encrypt, new_callback_secret
 from billing.models import Account
-from tasks import callbacks, delivery, events, jobs, net, queues, sweep
+from tasks import callbacks, content, delivery, events, jobs, net, queues, sweep
 from tasks.models import Callback, CallbackAttempt, Task, TaskEvent
 from tasks.statuses import Status
 from tests.builders import account, deployment, task_that_is
@@ -706,6 +706,22 @@ def test_large_bodies_are_delivered_one_turn_after_the_other(monkeypatch):
 
     assert [len(sent.body) for sent in receiver.requests] == [LARGE] * 6
     assert set(Callback.objects.values_list("status", flat=True)) == {"delivered"}
+
+
+@pytest.mark.parametrize("when", ["after the try", "during the try"])
+def test_what_a_receiver_answered_goes_with_the_content(when):
+    def delete(*_):
+        content.delete_content(callback.task_id, by="test")
+        connection.close()
+
+    during = delete if when == "during the try" else None
+    with Receiver([Reply(200, body=b"You sent: everything.")], on_request=during) as receiver:
+        callback = owed(receiver.url)
+        delivery.deliver_due()
+    if not during:
+        delete()
+
+    assert list(CallbackAttempt.objects.values_list("status_code", "response")) == [(200, "")]
 
 
 def test_an_endless_answer_ends():
