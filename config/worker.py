@@ -19,13 +19,15 @@ from celery import Celery, bootsteps
 from celery.signals import worker_process_init, worker_ready, worker_shutting_down
 from click import Option
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, connection
 from setproctitle import setproctitle
 
 from config import consuming
 from config.processes import reporter
 
 LOOK_SECONDS = 3.0
+# How soon a queue that was found is served, and how long a start waits for the first look.
+FOLLOW_SECONDS, FIRST_LOOK_SECONDS = 0.5, 2.0
 # After work was asked to end with its worker: to clean up, and for its task to be given back.
 TO_GIVE_BACK = 4.0
 
@@ -42,37 +44,54 @@ def extend(app: Celery) -> None:
 
 
 class FollowDeployments(bootsteps.StartStopStep):
-    """Consume from each queue that may have work."""
+    """Consume from each queue that may have work.
+
+    They are looked for in a thread: a database that keeps it waiting must not keep the event loop.
+    """
 
     requires = {"celery.worker.consumer.tasks:Tasks"}
 
     def __init__(self, parent: Any, *, all_queues: bool = False, **options: Any) -> None:
         self.enabled = all_queues
         self.timer: Any = None
+        self.looking: threading.Thread | None = None
+        self.looked = threading.Event()
+        self.found: list[str] = []
         super().__init__(parent, **options)
 
     def include_if(self, parent: Any) -> bool:
         return self.enabled
 
     def start(self, parent: Any) -> None:
-        self.look(parent)
-        self.timer = parent.timer.call_repeatedly(LOOK_SECONDS, self.look, (parent,))
+        if self.looking is None:  # it outlives a connection to the broker
+            self.looking = threading.Thread(target=self.look, daemon=True)
+            self.looking.start()
+        self.looked.wait(FIRST_LOOK_SECONDS)
+        self.follow(parent)
+        self.timer = parent.timer.call_repeatedly(FOLLOW_SECONDS, self.follow, (parent,))
 
     def stop(self, parent: Any) -> None:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
-    def look(self, parent: Any) -> None:
-        for queue in self._queues():
+    def follow(self, parent: Any) -> None:
+        for queue in self.found:
             parent.add_task_queue(queue)
+
+    def look(self) -> None:
+        """Look for queues until the process ends; one look waits for the one before."""
+        while True:
+            self.found = self._queues() or self.found
+            self.looked.set()
+            time.sleep(LOOK_SECONDS)
 
     def _queues(self) -> list[str]:
         from tasks import queues
 
         try:
             return queues.in_use()
-        except DatabaseError as error:
+        except (DatabaseError, InterfaceError) as error:
             logger.warning("could not look for new queues", extra={"error": str(error)})
             return []
         finally:

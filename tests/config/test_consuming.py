@@ -4,13 +4,17 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from celery import Celery
 
-from config import embedded
+from config import embedded, worker
+from tasks import queues
 from tests.config.running import Up, ask, living, remove
 
 WATCHDOG = 2
@@ -35,6 +39,10 @@ ends = time.monotonic() + 40
 while (left := Task.objects.filter(pk__in={tasks!r}, completed_at=None)).exists() and time.monotonic() < ends:
     time.sleep(0.1)
 answer = sorted([t.status, t.attempt] for t in Task.objects.filter(pk__in={tasks!r}))
+"""
+CLUSTER = """
+from config import embedded
+answer = str(embedded.layout().cluster)
 """
 WORKER, CHILD = r"counterfoil: worker-\d+", r"counterfoil: worker-\d+ process"
 
@@ -120,6 +128,38 @@ def test_a_worker_that_hears_nothing_of_the_broker_takes_a_new_connection(up):
 
     assert ended(up, tasks) == [["succeeded", 1]]
     assert said(up, "takes a new connection")
+    assert up.child(WORKER) == worker
+
+
+def test_a_database_that_keeps_the_look_for_queues_waiting_does_not_keep_the_event_loop(monkeypatch):
+    answers, served, every = threading.Event(), [], []
+    monkeypatch.setattr(queues, "in_use", lambda: answers.wait(30) and ["found"])
+    monkeypatch.setattr(worker, "FIRST_LOOK_SECONDS", 0)
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 3600)
+    timer = SimpleNamespace(call_repeatedly=lambda seconds, act, args: every.append(partial(act, *args)))
+    consumer = SimpleNamespace(add_task_queue=served.append, timer=timer)
+
+    step = worker.FollowDeployments(consumer, all_queues=True)
+    step.start(consumer)
+    every[0]()
+    before = list(served)
+    answers.set()
+    step.looked.wait(30)
+    every[0]()
+
+    assert (before, served) == ([], ["found"])
+
+
+@pytest.mark.chaos
+def test_a_worker_whose_database_keeps_it_waiting_is_left_alone(up):
+    worker = up.child(WORKER)
+    postmaster = int(Path(ask(up.data, CLUSTER), "postmaster.pid").read_text().split()[0])
+
+    os.kill(postmaster, signal.SIGSTOP)
+    time.sleep(3.5 * WATCHDOG)
+    os.kill(postmaster, signal.SIGCONT)
+
+    assert ended(up, submit(up)) == [["succeeded", 1]]
     assert up.child(WORKER) == worker
 
 
