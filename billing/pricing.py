@@ -1,6 +1,7 @@
 """Meters times prices, as pure functions: quotes before the work, lines after it.
 
-Every line is rounded once, half to even, to four places. A line never costs more than the line of a larger quantity, so
+Every line is rounded once, half to even, to four places, and lists MOST at most: more could not be written, and a quote
+that high is refused, so it is cut whatever it lists for. A line never costs more than the line of a larger quantity, so
 usage within its bound always costs at most its quote.
 """
 
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal
 
 PLACES = Decimal("0.0001")
+MOST = Decimal("9999999999999999.9999")
 USD_PLACES = Decimal("0.0000001")
 FLAT = "task"
 EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
@@ -61,9 +63,9 @@ class Bill:
 
 
 def amount(quantity: Decimal, rate: Rate) -> Decimal:
-    """Credits for a quantity, rounded half to even to four places."""
+    """Credits for a quantity, rounded half to even to four places; never more than MOST."""
     exact = EXACT.divide(EXACT.multiply(quantity, rate.credits), Decimal(rate.unit_size))
-    return exact.quantize(PLACES, context=EXACT)
+    return min(exact, MOST).quantize(PLACES, context=EXACT)
 
 
 def ceiling(bound: Mapping[str, Decimal], rates: Iterable[Rate]) -> Decimal:

@@ -215,7 +215,8 @@ SELECT format('line %s: %s of %s at %s for %s %s lists %s and bills %s', l.id, l
     l.unit_size, l.unit, l.listed_amount, l.billed_amount)
 FROM billing_usageline l LEFT JOIN billing_price p ON p.id = l.price_id
 WHERE (l.meter, l.unit, l.unit_size, l.unit_price) IS DISTINCT FROM (p.meter, p.unit, p.unit_size, p.credits)
-    OR abs(l.listed_amount * l.unit_size - l.quantity * l.unit_price) > 0.00005 * l.unit_size
+    OR abs(l.listed_amount * l.unit_size - least(l.quantity * l.unit_price, 9999999999999999.9999 * l.unit_size))
+        > 0.00005 * l.unit_size
     OR NOT (0 <= l.billed_amount AND l.billed_amount <= l.listed_amount AND l.listed_amount < 'NaN')
     OR NOT (0 <= l.quantity AND l.quantity < 'NaN')
 ORDER BY l.id LIMIT 1

@@ -14,6 +14,8 @@ MAX_OUTPUT = 2**20
 MAX_TEXT = 500
 # Warnings after these are dropped.
 MAX_WARNINGS = 100
+# What we warn of ourselves, by these codes; a capability's warning by one of them is shown as any other.
+OUR_WARNINGS = frozenset({"usage_exceeds_quote"})
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 SMALLEST = Decimal("0.000001")
 
@@ -94,9 +96,9 @@ def text(said: Any) -> str:
 def _warning(warning: Any) -> dict[str, str | None]:
     if not isinstance(warning, Mapping):
         raise CapabilityError(f"The capability gave a {type(warning).__name__} for a warning, not a mapping.")
-    field = warning.get("field")
+    field, code = warning.get("field"), readable(warning.get("code") or "warning")
     return {
-        "code": readable(warning.get("code") or "warning"),
+        "code": "warning" if code in OUR_WARNINGS else code,
         "message": readable(warning.get("message") or ""),
         "field": None if field is None else readable(field),
     }

@@ -17,7 +17,7 @@ from billing import pricing
 from billing.exceptions import REFUSALS, InsufficientBalance, Refusal
 from billing.failpoints import here
 from billing.statements import constraint_of, one
-from tasks import capabilities, queues
+from tasks import capabilities, queues, results
 from tasks.exceptions import (
     ContentDeleted,
     IdempotencyKeyReused,
@@ -272,18 +272,16 @@ def _offer(request: Request) -> Offer:
 
 
 def _quote(offer: Offer, input_: dict[str, Any]) -> dict[str, Any]:
-    """The bound on every meter and the price rows that turn it into the ceiling."""
+    """The bound on every meter and the price rows that turn it into the ceiling. Raises CapabilityError for a bound
+    that is no usage: the capability's fault, and ours."""
     capability = capabilities.get(offer.capability)
-    bound = capability.bound(clean(capability, input_))
-    most = {meter: Decimal(quantity) for meter, quantity in bound.items()}
-    if not all(quantity.is_finite() and quantity >= 0 for quantity in most.values()):
-        raise capabilities.CapabilityError(f"{offer.capability} bounds its usage by what is no quantity: {bound}.")
+    most = results.measured(capability, capability.bound(clean(capability, input_)))
     rates = sorted(offer.rates, key=lambda rate: pricing.place_of(rate["meter"]))
     ceiling = pricing.ceiling(most, _priced(rates))
     if ceiling >= TOO_MUCH:
         raise InsufficientBalance
     return {
-        "bound": {meter: str(quantity) for meter, quantity in bound.items()},
+        "bound": {meter: f"{quantity:f}" for meter, quantity in most.items()},
         "rates": rates,
         "ceiling_credits": str(ceiling),
         "bills_partial_output": offer.bills_partial_output,

@@ -142,6 +142,15 @@ def test_a_line_says_whether_its_quantity_was_estimated():
     assert [line.estimated for line in bill.lines] == [True]
 
 
+def test_no_line_lists_for_more_than_can_be_written():
+    usage = {"characters": Decimal(10) ** 17}
+
+    bill = pricing.bill(usage, [rate("1000000000")], at_most=Decimal(5))
+
+    assert [(line.listed, line.billed) for line in bill.lines] == [(pricing.MOST, 5)]
+    assert bill.cut
+
+
 def test_large_amounts_keep_every_place():
     quantity, price = Decimal("999999999999.999999"), Decimal("9999.9999999999")
 

@@ -10,9 +10,10 @@ import pytest
 from django.db import connection
 from django.utils.timezone import now
 
+from billing import audit
 from billing.exceptions import InsufficientBalance, SpendCapReached
 from billing.models import Account, Transfer
-from tasks import lifecycle, queues
+from tasks import capabilities, lifecycle, queues
 from tasks.capabilities import CapabilityError
 from tasks.exceptions import (
     IdempotencyKeyReused,
@@ -183,15 +184,27 @@ def test_a_deployment_has_no_more_unfinished_tasks_than_it_may():
     assert submit(to=to).status == "queued"
 
 
-@pytest.mark.parametrize("most", ["NaN", "Infinity", "-1"])
+@pytest.mark.parametrize("most", ["NaN", "Infinity", "-1", True, None, [1], 10**18])
 def test_a_bound_that_is_no_quantity_submits_nothing(most):
     of, to = account(), deployment(prices=[("characters", "1")])
 
-    with pytest.raises(CapabilityError, match="no quantity"):
+    with pytest.raises(CapabilityError, match="reported usage that is"):
         submit(of, to, input={"bound": {"characters": most}})
 
     assert not Task.objects.exists()
     assert buckets(of) == {"available": 10, "held": 0, "charged": 0}
+
+
+@pytest.mark.parametrize(
+    ("most", "kept"), [(0.00015, "0.00015"), (1e-7, "0"), (Decimal("1E+3"), "1000"), (2.50, "2.5")]
+)
+def test_a_bound_is_kept_as_usage_is_measured(most, kept, monkeypatch):
+    monkeypatch.setattr(capabilities.get("test.work"), "bound", lambda input: {"audio_seconds": most})
+
+    task = submit(account("1000"), deployment(prices=[("audio_seconds", "1")]))
+
+    assert task.quote["bound"] == {"audio_seconds": kept}
+    assert audit.examine().broken == []
 
 
 def keyed(of, to, body="{}"):

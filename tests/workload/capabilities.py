@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from decimal import Decimal
 
 from django.db import connection
 from rest_framework import serializers
@@ -40,7 +41,8 @@ class Work:
     input = WorkInput
 
     def bound(self, input):
-        return input["usage"] if input["bound"] is None else input["bound"]
+        bound = input["usage"] if input["bound"] is None else input["bound"]
+        return {meter: Decimal(most) if isinstance(most, str) else most for meter, most in bound.items()}
 
     def run(self, input, context):
         context.progress(0, "working", None)
