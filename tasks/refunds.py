@@ -13,6 +13,7 @@ from billing.models import Charge, Transfer
 from tasks import lifecycle
 from tasks.identifiers import parse_id
 from tasks.models import Task
+from tasks.results import clean_text
 from tasks.statuses import ErrorCode, Status
 
 PAGE = 500
@@ -63,6 +64,8 @@ def chosen(filters: Iterable[str]) -> QuerySet[Task]:
 
 
 def _condition(text: str) -> tuple[str, Q]:
+    if clean_text(text) != text:
+        raise UnknownFilter(f"{text!r} holds what no task can: a NUL, or bytes that are not UTF-8.")
     name, equals, value = text.partition("=")
     if not equals or not value:
         raise UnknownFilter(f"{text!r} is not NAME=VALUE.")

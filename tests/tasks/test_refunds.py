@@ -221,6 +221,8 @@ def test_filters_choose(of, to):
         (["colour=red"], "There is no filter 'colour'; there are id,"),
         (["status"], "'status' is not NAME=VALUE"),
         (["status="], "'status=' is not NAME=VALUE"),
+        (["client_reference=\udcff"], "bytes that are not UTF-8"),
+        (["model=a\x00"], "a NUL"),
         (["status=done"], "'done' is no status"),
         (["account=acme"], "'acme' is no account"),
         (["id=7"], "'7' is no id"),

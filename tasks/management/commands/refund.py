@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from tasks import refunds
 from tasks.refunds import OUTCOMES, REFUNDED, REFUSED, Batch, Row, Share, UnknownFilter
+from tasks.results import clean_text
 
 FIRST = 10
 
@@ -119,4 +120,6 @@ def credits_(text: str) -> Decimal:
 def said(text: str) -> str:
     if not text.strip():
         raise ArgumentTypeError("it is empty")
+    if clean_text(text) != text:
+        raise ArgumentTypeError("it holds a NUL, or bytes that are not UTF-8")
     return text.strip()
