@@ -173,6 +173,13 @@ def _hear() -> None:
     _heard_at = time.monotonic()
 
 
+def _begin() -> None:
+    """Nobody can tell what was before the first look: it follows a silence too."""
+    global _back_at
+    _back_at = time.monotonic()
+    _hear()
+
+
 def _mind_the_silence() -> None:
     """After half a lease without the database we cannot tell who else was cut off: as after its own restart, whoever
     is alive gets the time of a lease to say so. A fail-over or a broken network shows in nothing else."""
@@ -191,7 +198,7 @@ def for_ever(stopped: Callable[[float], bool]) -> None:
     """Sweep every tick until `stopped(seconds)`, which waits, says so."""
     beside = threading.Thread(target=_delete_files, args=(stopped,), daemon=True)
     beside.start()
-    _hear()
+    _begin()
     while True:
         started = time.monotonic()
         _mind_the_silence()

@@ -222,11 +222,27 @@ def test_a_task_that_cannot_be_swept_keeps_no_other_waiting(caplog):
 
 def test_the_sweeper_sweeps_until_it_is_stopped(monkeypatch):
     ticks = []
+    monkeypatch.setattr(sweep, "_back_at", sweep._back_at)
     monkeypatch.setattr(sweep, "once", lambda: ticks.append(True))
 
     sweep.for_ever(lambda seconds: len(ticks) == 3)
 
     assert len(ticks) == 3
+
+
+def test_a_sweeper_that_begins_gives_every_lease_its_time(monkeypatch, settings):
+    settings.LEASE_SECONDS = 60
+    monkeypatch.setattr(sweep, "_back_at", sweep._back_at)
+    monkeypatch.setattr(sweep, "once", lambda: 0)
+    gave_up = []
+    monkeypatch.setattr(sweep, "_all", lambda *args, **kwargs: len(gave_up.append(True) or gave_up))
+
+    sweep.for_ever(lambda seconds: True)
+    too_soon = sweep.end_lost_leases()
+    monkeypatch.setattr(sweep, "_back_at", sweep._back_at - settings.LEASE_SECONDS)
+    later = sweep.end_lost_leases()
+
+    assert (too_soon, later) == (0, 1)
 
 
 @pytest.mark.django_db(transaction=True)
