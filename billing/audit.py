@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import DataError, connection, transaction
 from django.db.models import Sum
 
 from billing.models import Account, Charge, Transfer, UsageLine
@@ -70,8 +70,13 @@ def examine() -> Report:
 
 
 def _offender(cursor: Any, check: Check) -> str | None:
-    cursor.execute(check.sql, check.params() if check.params else None)
-    row = cursor.fetchone()
+    """The first row that breaks it; a value that cannot even be read breaks it too."""
+    try:
+        with transaction.atomic():
+            cursor.execute(check.sql, check.params() if check.params else None)
+            row = cursor.fetchone()
+    except DataError as error:
+        return f"a row cannot be read: {error}".strip()
     return row[0] if row else None
 
 

@@ -20,6 +20,12 @@ WHERE coalesce(c.held, 0) <> CASE WHEN t.status IN ('queued', 'running') THEN t.
    OR c.account_id <> t.account_id
 ORDER BY t.id LIMIT 1
 """
+# Tasks are purged when they are final and hold nothing.
+ORPHANS = """
+SELECT format('charge of task %s: holds %s, but there is no such task', c.task_id, c.held)
+FROM billing_charge c WHERE c.held > 0 AND NOT EXISTS (SELECT 1 FROM tasks_task t WHERE t.id = c.task_id)
+ORDER BY c.task_id LIMIT 1
+"""
 QUOTES = """
 SELECT format('task %s was quoted %s and charged %s', t.id, t.quoted, c.charged)
 FROM tasks_task t JOIN billing_charge c ON c.task_id = t.id WHERE c.charged > t.quoted
@@ -80,7 +86,8 @@ ORDER BY l.id LIMIT 1
 """
 USED = """
 SELECT format('task %s used %s of %s, priced, without a line', t.id, u.value, u.key)
-FROM tasks_task t CROSS JOIN LATERAL jsonb_each_text(t.usage) u
+FROM tasks_task t CROSS JOIN LATERAL jsonb_each_text(
+    CASE WHEN t.status = 'succeeded' THEN t.usage || '{"task": 1}' ELSE t.usage END) u
 WHERE u.value::numeric > 0
   AND t.quote -> 'rates' @> jsonb_build_array(jsonb_build_object('meter', u.key))
   AND NOT EXISTS (SELECT 1 FROM billing_usageline l WHERE l.task_id = t.id AND l.meter = u.key)
@@ -101,8 +108,11 @@ SELECT format('task %s, %s since %s, run %s of %s: %s, created for %s, resolved 
     r.reason_resolved, r.resolved_at)
 FROM tasks_task t FULL JOIN (
     SELECT *, row_number() OVER w AS place, count(*) OVER (PARTITION BY task_id) AS count,
-        min(started_at) OVER (PARTITION BY task_id) AS first_start
-    FROM tasks_run WINDOW w AS (PARTITION BY task_id ORDER BY number)) r ON r.task_id = t.id
+        min(started_at) OVER (PARTITION BY task_id) AS first_start,
+        count(*) FILTER (WHERE number < last AND reason_resolved <> 'worker_shutdown') OVER (PARTITION BY task_id)
+            AS tries
+    FROM (SELECT *, max(number) OVER (PARTITION BY task_id) AS last FROM tasks_run) r
+    WINDOW w AS (PARTITION BY task_id ORDER BY number)) r ON r.task_id = t.id
 WHERE r.id IS NULL OR t.id IS NULL OR r.number <> r.place OR r.count <> t.attempt
    OR r.first_start IS DISTINCT FROM t.started_at
    OR (r.reason_created IN ('retry', 'task_retry')) <> (r.number > 1)
@@ -121,7 +131,13 @@ WHERE r.id IS NULL OR t.id IS NULL OR r.number <> r.place OR r.count <> t.attemp
         OR (t.status = 'canceled') <> (coalesce(r.reason_resolved, '') = 'canceled')
         OR (t.status = 'canceled' AND r.status <> 'exception')
         OR (t.completed_at IS NOT NULL AND t.usage <> r.usage)
-        OR (t.completed_at IS NULL AND t.usage <> '{}')))
+        OR (t.completed_at IS NULL AND t.usage <> '{}')
+        OR (t.status IN ('failed', 'canceled') AND t.content_deleted_at IS NULL
+            AND t.output #>> '{}' IS DISTINCT FROM CASE WHEN EXISTS (
+                SELECT 1 FROM billing_usageline l WHERE l.task_id = t.id) THEN r.partial_text END)))
+   OR t.blocked > cardinality(t.depends_on) OR (t.blocked > 0 AND t.started_at IS NOT NULL)
+   OR t.deadline < t.created_at OR t.expires_at < t.created_at
+   OR NOT t.retries_left BETWEEN t.max_retries - (t.attempt - 1) AND t.max_retries - r.tries
    OR t.cancel_requested_at IS DISTINCT FROM CASE WHEN t.status = 'canceled' THEN t.completed_at END
    OR (t.status = 'failed') <> (t.error IS NOT NULL) OR (t.completed_at IS NULL AND t.output IS NOT NULL)
    OR (t.status <> 'canceled' AND t.cancel_reason IS NOT NULL)
@@ -134,6 +150,11 @@ FROM tasks_task t CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE type = 'task.queued') AS queued,
         count(*) FILTER (WHERE type = 'task.running') AS running,
         count(*) FILTER (WHERE type = 'task.' || t.status AND t.completed_at IS NOT NULL) AS ended,
+        count(*) FILTER (WHERE type = 'task.paused') - count(*) FILTER (WHERE type = 'task.resumed') AS paused,
+        ((array_agg(data ->> 'priority' ORDER BY seq DESC) FILTER (WHERE type = 'task.priority_changed'))[1])::int
+            AS priority,
+        ((array_agg(data ->> 'deadline' ORDER BY seq DESC) FILTER (WHERE type = 'task.deadline_extended'))[1])
+            ::timestamptz AS deadline,
         max(seq) AS last, string_agg(type, ', ' ORDER BY seq) AS told,
         bool_and(CASE type
             WHEN 'task.queued' THEN CASE WHEN seq > 1 THEN (data ->> 'reason') IS NOT DISTINCT FROM (
@@ -147,10 +168,14 @@ FROM tasks_task t CROSS JOIN LATERAL (
                     IS NOT DISTINCT FROM coalesce((SELECT charged FROM billing_charge c WHERE c.task_id = t.id), 0)
                 AND (data -> 'error') IS NOT DISTINCT FROM t.error
                 AND (data ->> 'reason') IS NOT DISTINCT FROM nullif(t.cancel_reason, '')
-            ELSE true END) AS true
+            ELSE true END
+            AND actor <> '' AND (actor = 'system') = (type IN ('task.running', 'task.succeeded', 'task.failed',
+                'callback.delivered', 'callback.failed') OR (type = 'task.queued' AND seq > 1))) AS true
     FROM tasks_taskevent WHERE task_id = t.id) e
 WHERE e.queued <> t.attempt OR e.last > t.seq OR NOT e.true OR (e.ended = 1) <> (t.completed_at IS NOT NULL)
    OR e.running <> (SELECT count(started_at) FROM tasks_run WHERE task_id = t.id)
+   OR (e.paused = 1 AND t.completed_at IS NULL) <> (t.paused_at IS NOT NULL) OR e.paused NOT BETWEEN 0 AND 1
+   OR e.priority <> t.priority OR e.deadline <> t.deadline
 ORDER BY t.id LIMIT 1
 """
 REFUNDS = """
@@ -214,6 +239,7 @@ ORDER BY k.id LIMIT 1
 CHECKS = (
     Check("counters_are_tasks", "An account's counters are the tasks it has.", COUNTERS),
     Check("tasks_hold_their_quotes", "An unfinished task holds its quote, a final one nothing.", HELD),
+    Check("holds_have_their_tasks", "What is held is held for a task that is there.", ORPHANS),
     Check("charges_stay_within_quotes", "No task was charged above its quote.", QUOTES),
     Check("quotes_follow_their_prices", "A quote is its bound at its prices.", QUOTED),
     Check("lines_are_the_usage", "A line is what its task used, at its quote's prices.", LINES),

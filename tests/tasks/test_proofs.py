@@ -19,6 +19,18 @@ TAMPERED = {
     "DELETE FROM tasks_taskevent WHERE type = 'task.succeeded'": "tasks_end_once",
     "UPDATE tasks_run SET status = 'running' WHERE task_id = '%(queued)s'": "tasks_end_once",
     "DELETE FROM tasks_callback": "ended_tasks_owe_callbacks",
+    "DELETE FROM tasks_taskevent WHERE task_id = '%(queued)s'; DELETE FROM tasks_run WHERE task_id = '%(queued)s';"
+    "DELETE FROM tasks_task WHERE id = '%(queued)s'; UPDATE billing_account SET pending = 0": "holds_have_their_tasks",
+    "DELETE FROM tasks_taskevent WHERE type = 'task.paused'": "events_tell_the_truth",
+    "UPDATE tasks_task SET paused_at = NULL": "events_tell_the_truth",
+    "UPDATE tasks_taskevent SET actor = 'system' WHERE type = 'task.paused'": "events_tell_the_truth",
+    "UPDATE tasks_taskevent SET actor = '' WHERE type = 'task.paused'": "events_tell_the_truth",
+    "UPDATE tasks_task SET priority = 4 WHERE id = '%(queued)s'": "events_tell_the_truth",
+    "UPDATE tasks_task SET deadline = created_at - interval '1 day' WHERE id = '%(queued)s'": "runs_fit_their_task",
+    "UPDATE tasks_task SET retries_left = retries_left + 1 WHERE id = '%(queued)s'": "runs_fit_their_task",
+    "UPDATE tasks_task SET blocked = 1 WHERE id = '%(queued)s'": "runs_fit_their_task",
+    "DELETE FROM billing_usageline WHERE task_id = '%(waived)s'": "usage_has_its_lines",
+    "UPDATE tasks_task SET quote = jsonb_set(quote, '{rates,0,credits}', '[]')": "quotes_follow_their_prices",
 }
 
 
@@ -27,7 +39,12 @@ def tasks():
     account, to = builders.account(), builders.deployment()
     done = builders.submit(account, to, callback_url="http://127.0.0.1:9/")
     runner._run(lifecycle.claim(to.queue, worker="w"))
-    return {"done": done.pk, "queued": builders.submit(account, to).pk}
+    waived = lifecycle.rerun_free(done.pk, by="operator:ann", reason="ours").task_id
+    runner._run(lifecycle.claim(to.queue, worker="w"))
+    queued = builders.submit(account, to).pk
+    lifecycle.pause(queued, by="operator:ann")
+    lifecycle.change_priority(queued, 7, by="operator:ann", reason="urgent")
+    return {"done": done.pk, "waived": waived, "queued": queued}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -35,13 +52,13 @@ def test_honest_rows_pass(tasks):
     report = audit.run()
 
     assert report.holds, report.broken
-    assert report.counts["tasks"] == Task.objects.count() == 2
+    assert report.counts["tasks"] == Task.objects.count() == 3
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("tampering", TAMPERED)
 def test_the_audit_names_what_was_tampered_with(tasks, tampering):
-    tables = ("billing_account", "tasks_task", "tasks_run", "tasks_taskevent", "tasks_callback")
+    tables = ("billing_account", "tasks_task", "tasks_run", "tasks_taskevent", "tasks_callback", "billing_usageline")
 
     with connection.cursor() as cursor:
         for table in tables:
