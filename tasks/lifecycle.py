@@ -1,6 +1,6 @@
 """The verbs of a task's life. Each owns its transaction, moves a status by the one table, and writes history with it.
 
-    submit  claim  progress  succeed  fail  retry  cancel  expire  rerun  rerun_free  refund
+    submit  claim  progress  succeed  fail  retry  give_back  cancel  expire  rerun  rerun_free  refund
     pause  resume  change_priority  extend_deadline  delete_content
 
 Whoever locks the task's row first wins; the other changes nothing. A worker's verbs carry its lease token and raise
@@ -37,7 +37,8 @@ from tasks.submission import rerun, rerun_free, submit
 from tasks.waiting import change_priority, extend_deadline, pause, resume
 
 __all__ = [
-    "cancel", "change_priority", "claim", "delete_content", "expire", "extend_deadline", "fail", "give_up", "pause",
+    "cancel", "change_priority", "claim", "delete_content", "expire", "extend_deadline", "fail", "give_back", "give_up",
+    "pause",
     "progress", "publish", "refund", "renew", "rerun", "rerun_free", "resume", "retry", "submit", "succeed",
 ]  # fmt: skip
 
@@ -46,6 +47,15 @@ MAX_BACKOFF_SECONDS = 600
 RACES = 20
 # How long it waits for an account whose row somebody holds, for instance one that submits without a pause.
 PATIENCE = "1s"
+# How often in a row a task is given back free of charge. Deployments of new workers need a few; work that ends its own
+# worker would go on for ever.
+FREE_RETURNS = 5
+RETURNS = """
+SELECT count(*) FROM tasks_run
+WHERE task_id = %(id)s AND number < %(attempt)s AND number > (
+    SELECT coalesce(max(number), 0) FROM tasks_run
+    WHERE task_id = %(id)s AND number < %(attempt)s AND reason_resolved <> 'worker_shutdown')
+"""
 RESOLUTIONS = {
     ErrorCode.CAPABILITY_ERROR: (RunStatus.FAILED, Resolved.FAILED),
     ErrorCode.INVALID_INPUT: (RunStatus.EXCEPTION, Resolved.MALFORMED_PAYLOAD),
@@ -208,9 +218,25 @@ def fail(claimed: Claim, *, code: ErrorCode, message: str, retryable: bool = Fal
 
 
 @transaction.atomic(durable=True)
-def retry(claimed: Claim, *, code: ErrorCode, message: str, resolved: Resolved, spend: int = 1) -> None:
+def retry(claimed: Claim, *, code: ErrorCode, message: str, resolved: Resolved) -> None:
     """Queue the task again after a back-off, or fail it when no retries are left. Raises LeaseLost."""
-    _retry_or_fail(_locked_by(claimed), code, message, resolved=resolved, spend=spend)
+    _retry_or_fail(_locked_by(claimed), code, message, resolved=resolved)
+
+
+@transaction.atomic(durable=True)
+def give_back(claimed: Claim) -> None:
+    """Queue the task of a worker that is shut down again: free, and at once the first time, after a back-off the next
+    times in a row; from the sixth time on it is a retry. Raises LeaseLost."""
+    task = _locked_by(claimed)
+    returns = one(RETURNS, {"id": task.id, "attempt": task.attempt})[0]
+    _retry_or_fail(
+        task,
+        ErrorCode.WORKER_LOST,
+        "The worker was shut down.",
+        resolved=Resolved.WORKER_SHUTDOWN,
+        spend=0 if returns < FREE_RETURNS else 1,
+        delay=backoff(returns) if returns else 0,
+    )
 
 
 @transaction.atomic(durable=True)
@@ -252,7 +278,7 @@ def give_up(task_id: UUID) -> bool:
     task = _lock(task_id)
     if task.status != Status.RUNNING or not task.lease_over:
         return False
-    _retry_or_fail(task, ErrorCode.WORKER_LOST, "The worker was lost.", resolved=Resolved.CLAIM_EXPIRED, spend=1)
+    _retry_or_fail(task, ErrorCode.WORKER_LOST, "The worker was lost.", resolved=Resolved.CLAIM_EXPIRED)
     return True
 
 
@@ -392,7 +418,9 @@ def _partial_bill(task: Locked) -> pricing.Bill:
     return _bill(task, {meter: Decimal(quantity) for meter, quantity in task.usage.items()}, rates)
 
 
-def _retry_or_fail(task: Locked, code: ErrorCode, message: str, *, resolved: Resolved, spend: int) -> None:
+def _retry_or_fail(
+    task: Locked, code: ErrorCode, message: str, *, resolved: Resolved, spend: int = 1, delay: float | None = None
+) -> None:
     if task.retries_left < spend:
         _fail(task, code, message, retryable=True, resolution=(RESOLUTIONS[code][0], resolved))
         return
@@ -404,7 +432,7 @@ def _retry_or_fail(task: Locked, code: ErrorCode, message: str, *, resolved: Res
             "attempt": task.attempt,
             "resolved": resolved,
             "spent": spend,
-            "delay": backoff(task.attempt) if spend else 0,
+            "delay": backoff(task.attempt) if delay is None else delay,
             "progress": Jsonb(NO_PROGRESS),
             "run": uuid7(),
             "created": Created.RETRY,

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -167,15 +168,8 @@ def _leave_no_files(claimed: Claim) -> None:
 
 
 def _given_back(claimed: Claim) -> Callable[[], Any]:
-    """Our own shutdown spends no retry."""
-    return partial(
-        lifecycle.retry,
-        claimed,
-        code=ErrorCode.WORKER_LOST,
-        message="The worker was shut down.",
-        resolved=Resolved.WORKER_SHUTDOWN,
-        spend=0,
-    )
+    """Our own shutdown spends no retry, unless it follows the task wherever it goes."""
+    return partial(lifecycle.give_back, claimed)
 
 
 def _crashed(claimed: Claim, error: BaseException) -> Callable[[], Any]:
@@ -200,7 +194,11 @@ def _call(claimed: Claim) -> dict[str, Any]:
     if capability is None:
         raise CapabilityError("This worker does not have the capability.", code=ErrorCode.INTERNAL_ERROR)
     input_ = _rehearsal(claimed) if claimed.test else claimed.input
-    result = capability.run(clean(capability, input_), RunContext(claimed, capability))
+    context = RunContext(claimed, capability)
+    try:
+        result = capability.run(clean(capability, input_), context)
+    finally:
+        context.say_the_rest()
     folder = f"{claimed.task_id}/{claimed.attempt}/{claimed.token}"
     return results.checked(capability, result) | {"files": artifacts.check(result.artifacts, folder=folder)}
 
@@ -216,39 +214,60 @@ class RunContext:
     """What a running capability may say; every word carries the lease token."""
 
     EVERY = 0.5
+    PROGRESS_EVERY = 0.2
 
     def __init__(self, claimed: Claim, capability: Capability) -> None:
         self.claimed, self.capability = claimed, capability
         self.attempt, self.resolved_model, self.settings = claimed.attempt, claimed.resolved_model, claimed.settings
         self._texts: list[str] = []
         self._bytes = self._published = 0
-        self._text_at = -math.inf
+        self._text_at = self._progress_at = -math.inf
+        self._used: dict[str, Decimal] = {}
+        self._unshown: dict[str, Any] | None = None
+        self._stage: str | None = None
 
     def progress(self, percent: float | None = None, stage: str | None = None, message: str | None = None) -> None:
-        shown = results.percent(percent)
-        with _unless_away():
-            lifecycle.progress(
-                self.claimed,
-                percent=shown,
-                stage=readable(stage) if stage else None,
-                message=readable(message) if message else None,
-            )
+        """Show how far the work is: a new stage at once, the rest at most five times a second, the last at the end."""
+        shown = {
+            "percent": results.percent(percent),
+            "stage": readable(stage) if stage else None,
+            "message": readable(message) if message else None,
+        }
+        self._unshown = shown
+        if shown["stage"] != self._stage or time.monotonic() - self._progress_at >= self.PROGRESS_EVERY:
+            self._show(shown)
 
     def emit(self, text: str, usage: Usage | None = None) -> None:
-        """Keep the text so far, with the usage so far, in the run's row: at most every half second, and a megabyte."""
+        """Keep the text so far, with the usage so far, in the run's row: at most every half second, and a megabyte; the
+        rest at the end."""
         piece, used = results.text(text), results.measured(self.capability, usage or {})
         size = len(piece.encode())
         if self._bytes + size > results.MAX_OUTPUT:
             raise CapabilityError(f"The streamed text exceeds {results.MAX_OUTPUT} bytes.")
         self._bytes += size
         self._texts.append(piece)
-        now = time.monotonic()
-        if now - self._text_at >= self.EVERY:
-            said = "".join(self._texts)
-            with _unless_away():
-                lifecycle.publish(self.claimed, text=said, offset=self._published, usage=used)
-                self._published += len(said)
-                self._texts, self._text_at = [], now
+        self._used = used
+        if time.monotonic() - self._text_at >= self.EVERY:
+            self._publish()
+
+    def say_the_rest(self) -> None:
+        """What was said too soon after something else, when the work is over, however it ended."""
+        if self._unshown is not None:
+            self._show(self._unshown)
+        if self._texts:
+            self._publish()
+
+    def _show(self, shown: dict[str, Any]) -> None:
+        self._unshown, self._stage, self._progress_at = None, shown["stage"], time.monotonic()
+        with _unless_away():
+            lifecycle.progress(self.claimed, **shown)
+
+    def _publish(self) -> None:
+        said = "".join(self._texts)
+        with _unless_away():
+            lifecycle.publish(self.claimed, text=said, offset=self._published, usage=self._used)
+            self._published += len(said)
+            self._texts, self._text_at = [], time.monotonic()
 
 
 @contextmanager

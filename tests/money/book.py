@@ -120,6 +120,7 @@ class Job:
     root: UUID
     waived: bool = False
     retries: int = 1
+    returns: int = 0
     status: str = "queued"
     attempt: int = 1
     started: bool = False
@@ -149,13 +150,19 @@ class Job:
         self.started = True
         self._move("running")
 
-    def tried(self, spend: int) -> None:
+    def given_back(self) -> None:
+        """Tried for nothing, five times in a row."""
+        returns = self.returns
+        self.tried(spend=0 if returns < 5 else 1)
+        self.returns = returns + 1
+
+    def tried(self, spend: int = 1) -> None:
         """Queued once more, or failed and free when no retry is left."""
         if self.retries < spend:
             self.stop("failed", bills=False)
             return
         self.attempt += 1
-        self.retries -= spend
+        self.retries, self.returns = self.retries - spend, 0
         self.text, self.streamed = "", {}
         self._move("queued")
 

@@ -51,6 +51,7 @@ USAGE = st.dictionaries(st.sampled_from(METERS), QUANTITIES, max_size=3)
 CREDITS = st.one_of(st.integers(1, 200_000), st.sampled_from([1, 10_000, 15_000, 25_000]))
 CRASH = st.one_of(st.none(), st.none(), st.tuples(st.sampled_from(MOMENTS), st.integers(1, 4)))
 WHICH = st.integers(0, 10**6)
+LOST = {"code": ErrorCode.WORKER_LOST, "message": "", "resolved": Resolved.CLAIM_EXPIRED}
 FREE_ENDS = [ErrorCode.CAPABILITY_ERROR, ErrorCode.UPSTREAM_ERROR, ErrorCode.INVALID_INPUT]
 ENDS = [*FREE_ENDS, ErrorCode.TIMEOUT, ErrorCode.DEADLINE_EXCEEDED]
 FORETOLD = {
@@ -326,13 +327,16 @@ class MoneyMachine(RuleBasedStateMachine):
             )
 
     @precondition(lambda self: self.worked_on(0))
-    @rule(which=WHICH, spend=st.integers(0, 1), crash=CRASH)
-    def retry(self, which, spend, crash):
+    @rule(which=WHICH, crash=CRASH)
+    def retry(self, which, crash):
         if task_id := self.worked_on(which):
-            lost = {"code": ErrorCode.WORKER_LOST, "message": "", "resolved": Resolved.WORKER_SHUTDOWN, "spend": spend}
-            self._work_ends(
-                task_id, lambda claimed: lifecycle.retry(claimed, **lost), lambda job: job.tried(spend), crash
-            )
+            self._work_ends(task_id, lambda claimed: lifecycle.retry(claimed, **LOST), Job.tried, crash)
+
+    @precondition(lambda self: self.worked_on(0))
+    @rule(which=WHICH, crash=CRASH)
+    def give_back(self, which, crash):
+        if task_id := self.worked_on(which):
+            self._work_ends(task_id, lifecycle.give_back, Job.given_back, crash)
 
     def _work_ends(self, task_id, verb, done, crash):
         claimed, job = self.claims[task_id], self.jobs[task_id]
@@ -344,14 +348,14 @@ class MoneyMachine(RuleBasedStateMachine):
             verb(claimed)
 
     @precondition(lambda self: self.stale)
-    @rule(which=WHICH, usage=USAGE, spend=st.integers(0, 1))
-    def speak_after_the_end(self, which, usage, spend):
+    @rule(which=WHICH, usage=USAGE)
+    def speak_after_the_end(self, which, usage):
         if self.stale:
             claimed = self.stale[which % len(self.stale)]
-            lost = {"code": ErrorCode.WORKER_LOST, "message": "", "resolved": Resolved.CLAIM_EXPIRED, "spend": spend}
             self._too_late(self._success(usage), claimed)
             self._too_late(lambda c: lifecycle.fail(c, code=ErrorCode.TIMEOUT, message=""), claimed)
-            self._too_late(lambda c: lifecycle.retry(c, **lost), claimed)
+            self._too_late(lambda c: lifecycle.retry(c, **LOST), claimed)
+            self._too_late(lifecycle.give_back, claimed)
             self._too_late(lambda c: lifecycle.publish(c, text="x", offset=0, usage={}), claimed)
 
     @precondition(lambda self: self.some())
@@ -392,7 +396,7 @@ class MoneyMachine(RuleBasedStateMachine):
             job = self.jobs[task_id]
             self.act(
                 lambda: lifecycle.give_up(task_id),
-                lambda _: job.tried(1),
+                lambda _: job.tried(),
                 crash=crash,
                 again=lambda: not lifecycle.give_up(task_id),
             )

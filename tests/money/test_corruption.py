@@ -18,7 +18,7 @@ from billing.models import Account, ApiKey, Charge, Price, Transfer, UsageLine
 from tasks import lifecycle
 from tasks.models import Callback, Run, Task, TaskEvent
 from tasks.models.fields import ExactJSONField
-from tasks.statuses import ErrorCode, Resolved
+from tasks.statuses import ErrorCode
 from tests.billing.builders import run_sql
 from tests.builders import account, deployment, key, request
 
@@ -50,12 +50,11 @@ NOTHING_CAN_BE_TOLD: dict[str, str] = {
         ("UsageLine", "the worker's word", "estimated"),
         ("Task", ASKED, "api_key capability client_reference deployment metadata model resolved_model test timeout"),
         ("Task", ASKED, "test_outcome"),
-        ("Task", ASKED, "creation_request idempotency_fingerprint idempotency_key depends_on max_retries not_before"),
-        ("Task", A_MOMENT, "created_at"),
+        ("Task", ASKED, "creation_request idempotency_fingerprint idempotency_key depends_on not_before"),
         ("Task", "progress takes numbers without a row", "seq"),
         ("Task", "so small a change is in no reference", "usd_rate"),
         ("Task", "a capability may warn of anything", "warnings"),
-        ("Task", WORKING, "available_at blocked deadline expires_at paused_at priority progress queue retries_left"),
+        ("Task", WORKING, "available_at deadline expires_at priority progress queue"),
         ("Run", ITS_OWN, "id"),
         ("Run", WORKING, "partial_text scheduled_at"),
         ("TaskEvent", ITS_OWN, "id"),
@@ -74,13 +73,14 @@ NOTHING_CAN_BE_TOLD: dict[str, str] = {
         ("Task.callback_format", ASKED, "queued", "running"),
         ("Task.callback_url", ASKED, "queued", "running"),
         ("Task.input", ASKED, "queued", "running"),
+        ("Task.max_retries", "what was given back may have spent a retry", "running"),
         ("Task.rerun_of", "the one it points to may be purged", "waived"),
         ("Run.reason_resolved", "the worker's word; the task's error is told twice", "failed"),
         ("Run.status", "the worker's word; the task's error is told twice", "failed"),
         ("Run.resolved_at", A_MOMENT, "running"),
         ("Run.usage", "what is streamed is known to the worker alone until the end", "running"),
         ("Run.worker", FREE_TEXT, "canceled", "failed", "running", "succeeded", "waived"),
-        ("TaskEvent.actor", FREE_TEXT, "task.canceled", "task.failed", "task.queued", "task.running", "task.succeeded"),
+        ("TaskEvent.actor", FREE_TEXT, "task.canceled", "task.queued"),
         ("Transfer.actor", FREE_TEXT, "adjustment", "grant"),
         ("Transfer.reason", FREE_TEXT, "adjustment", "grant"),
         ("Transfer.key", "a request's or a form's own", "adjustment", "grant", "refund"),
@@ -121,8 +121,7 @@ def world() -> dict[type[models.Model], dict[str, models.Model]]:
     waived = lifecycle.rerun_free(failed, by="operator:ann", reason="ours").task_id
     succeed(waived, to.queue)
     running = submit()
-    lost = {"code": ErrorCode.WORKER_LOST, "message": "", "resolved": Resolved.WORKER_SHUTDOWN, "spend": 0}
-    lifecycle.retry(lifecycle.claim(to.queue, worker="w"), **lost)
+    lifecycle.give_back(lifecycle.claim(to.queue, worker="w"))
     assert lifecycle.claim(to.queue, worker="w").task_id == running
     queued = submit()
     tasks = {

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from uuid import uuid4
 
 import pytest
@@ -279,10 +280,45 @@ def test_a_retry_starts_over_after_a_while():
 def test_our_own_shutdown_spends_no_retry_and_waits_for_nothing():
     task = task_that_is(Status.RUNNING, to=deployment(max_retries=0))
 
-    lifecycle.retry(task.claimed, **{**LOST, "resolved": Resolved.WORKER_SHUTDOWN}, spend=0)
+    lifecycle.give_back(task.claimed)
 
     task.refresh_from_db()
     assert (task.status, task.retries_left, task.available_at) == ("queued", 0, task.created_at)
+
+
+def test_a_task_that_is_given_back_again_and_again_waits_longer_and_then_spends_its_retries():
+    task = task_that_is(Status.RUNNING, to=deployment(max_retries=2))
+    left = []
+
+    lifecycle.retry(task.claimed, **LOST)
+    while Task.objects.filter(pk=task.pk, completed_at=None).exists():
+        task.refresh_from_db()
+        left.append(task.retries_left)
+        Task.objects.filter(pk=task.pk).update(available_at=task.created_at)
+        lifecycle.give_back(claim(task))
+
+    task.refresh_from_db()
+    waits = [run.scheduled_at - before.resolved_at for before, run in pairwise(task.runs.order_by("number"))]
+    assert left == [1] * 6 + [0]
+    assert waits[1].total_seconds() == 0
+    assert waits[2:6] == sorted(waits[2:6])
+    assert waits[2].total_seconds() > 0
+    assert (task.status, task.error["code"], task.error["retryable"]) == ("failed", "worker_lost", True)
+    assert_sound(task.account)
+
+
+def test_a_task_that_was_tried_in_between_is_given_back_free_again(settings):
+    settings.RETRY_BACKOFF_SECONDS = 0
+    task = task_that_is(Status.RUNNING, to=deployment(max_retries=1))
+
+    for _ in range(lifecycle.FREE_RETURNS):
+        lifecycle.give_back(task.claimed)
+        task.claimed = claim(task)
+    lifecycle.retry(task.claimed, **LOST)
+    lifecycle.give_back(claim(task))
+
+    task.refresh_from_db()
+    assert (task.status, task.retries_left, task.attempt) == ("queued", 0, lifecycle.FREE_RETURNS + 3)
 
 
 def test_the_last_retry_fails_for_its_reason():

@@ -136,9 +136,7 @@ def test_every_end_at_once_ends_a_task_once():
             partial(lifecycle.cancel, task.pk, by="test"),
             partial(succeed, claimed),
             partial(lifecycle.fail, claimed, code=ErrorCode.CAPABILITY_ERROR, message=""),
-            partial(
-                lifecycle.retry, claimed, code=ErrorCode.WORKER_LOST, message="", resolved=Resolved.WORKER_SHUTDOWN
-            ),
+            partial(lifecycle.give_back, claimed),
         )
 
         ended = [expired is True, canceled is True, succeeded is None, failed is None]

@@ -7,9 +7,11 @@ import pytest
 from django.db import OperationalError
 from django.utils.timezone import now
 
+from billing import audit, pricing
 from tasks import capabilities, interrupts, lifecycle, runner
+from tasks.capabilities import CapabilityError, Result
 from tasks.models import Run, Task
-from tasks.results import clean_text, measured, readable
+from tasks.results import checked, clean_text, measured, readable
 from tests.builders import account, assert_sound, buckets, deployment, submit
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -73,7 +75,27 @@ def test_usage_above_the_quote_is_listed_and_not_billed():
     assert buckets(of) == {"available": 8, "held": 0, "charged": 2}
 
 
-def test_a_result_that_the_database_refuses_is_an_internal_error():
+def test_usage_that_lists_for_more_than_can_be_written_is_cut_as_any_other():
+    of, to = account(), deployment(prices=[("output_tokens", "4")])
+    task = run(submit(of, to, input={"usage": {"output_tokens": 10**17}, "bound": {"output_tokens": 1}}))
+
+    line = of.usage_lines.get()
+
+    assert (task.status, [warning["code"] for warning in task.warnings]) == ("succeeded", ["usage_exceeds_quote"])
+    assert (line.quantity, line.listed_amount, line.billed_amount) == (10**17, pricing.MOST, 4)
+    assert audit.run().broken == []
+
+
+def test_a_capability_does_not_warn_in_our_name():
+    result = Result(None, {}, warnings=[{"code": "usage_exceeds_quote", "message": "Ours?"}])
+
+    found = checked(capabilities.get("test.work"), result)["warnings"]
+
+    assert found == [{"code": "warning", "message": "Ours?", "field": None}]
+
+
+def test_a_result_that_the_database_refuses_is_an_internal_error(monkeypatch):
+    monkeypatch.setattr(pricing, "MOST", Decimal(10) ** 30)
     to = deployment(prices=[("characters", "1000000000")])
     task = run(submit(to=to, input={"usage": {"characters": 10**17}, "bound": {}}))
 
@@ -215,6 +237,43 @@ def test_text_is_published_with_its_usage_and_no_more_often_than_twice_a_second(
     row = Run.objects.get(task=task)
     assert held_back == "a\N{REPLACEMENT CHARACTER}"
     assert (row.partial_text, row.usage) == ("a\N{REPLACEMENT CHARACTER}bc", {"characters": "3"})
+
+
+def speaking(task):
+    """A context of the task's run, in which everything comes too soon after something else."""
+    context = runner.RunContext(lifecycle.claim(task.queue, worker="test"), capabilities.get("test.work"))
+    context.EVERY = context.PROGRESS_EVERY = 3600
+    return context
+
+
+def test_progress_in_a_loop_writes_its_stages_and_the_last_word(monkeypatch):
+    context, said, progress = speaking(submit()), [], lifecycle.progress
+    monkeypatch.setattr(lifecycle, "progress", lambda *args, **shown: [said.append(shown), progress(*args, **shown)])
+
+    for stage in ("read", "write"):
+        for percent in range(100):
+            context.progress(percent, stage)
+    context.say_the_rest()
+    context.say_the_rest()
+
+    assert [(shown["percent"], shown["stage"]) for shown in said] == [(0, "read"), (0, "write"), (99, "write")]
+    assert Task.objects.get(pk=context.claimed.task_id).progress["percent"] == 99
+
+
+@pytest.mark.parametrize("error", [CapabilityError("No."), RuntimeError(), interrupts.Interrupted("timeout")])
+def test_what_was_said_last_is_kept_however_the_work_ends(error, monkeypatch):
+    def talk(input, context):
+        context.emit("a", {"characters": 1})
+        context.emit("b", {"characters": 2})
+        context.progress(1, "talking")
+        context.progress(50, "talking", "almost")
+        raise error
+
+    monkeypatch.setattr(capabilities.get("test.work"), "run", talk)
+    task = run(submit())
+
+    assert (task.status, task.runs.get().partial_text) == ("failed", "ab")
+    assert task.progress == {"percent": 50, "stage": "talking", "message": "almost"}
 
 
 @pytest.mark.parametrize(("said", "shown"), [(-1, 0), (0.4, 0), (55.5, 56), (1000, 100), (None, None)])
