@@ -53,10 +53,13 @@ SELECT id, key FROM tasks_artifact WHERE deleted_at IS NULL AND expires_at <= no
 """
 DELETED = "UPDATE tasks_artifact SET deleted_at = now() WHERE id = ANY (%(ids)s) RETURNING id"
 ABANDONED = """
-SELECT token FROM tasks_upload u WHERE created_at < now() - make_interval(secs => %(seconds)s)
+SELECT token, emptied_at IS NOT NULL FROM tasks_upload u
+WHERE CASE WHEN emptied_at IS NULL THEN created_at < now() - make_interval(secs => %(seconds)s)
+      ELSE emptied_at < now() - interval '1 day' END
   AND NOT EXISTS (SELECT FROM tasks_run r WHERE r.lease_token = u.token)
 ORDER BY created_at LIMIT %(batch)s
 """
+EMPTIED = "UPDATE tasks_upload SET emptied_at = now() WHERE token = %(token)s RETURNING token"
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,7 @@ def discard(token: UUID) -> bool:
     upload = Upload.objects.filter(token=token).first()
     if upload is None:
         return False
-    for key in upload.keys:
-        storages["artifacts"].delete(key)
-    _delete_folders(upload.keys[0], 2)
+    _delete_files(upload)
     upload.delete()
     return True
 
@@ -139,13 +140,32 @@ def delete_expired(batch: int) -> int:
 
 
 def delete_abandoned(batch: int) -> int:
-    """Delete files that a worker stored and never resolved, once it can store no more. Returns how many uploads."""
+    """Delete files that a worker stored and never resolved, once it should store no more. Returns how many uploads.
+
+    A frozen machine, or a storage that takes its time, may still bring one after that: the row stays for a day, and
+    what came meanwhile goes with it.
+    """
     patience = settings.ARTIFACT_STORE_SECONDS + settings.INTERRUPT_GRACE_SECONDS + settings.LAST_RESORT_SECONDS
     done = 0
-    for (token,) in rows(ABANDONED, {"batch": batch, "seconds": patience}):
+    for token, emptied in rows(ABANDONED, {"batch": batch, "seconds": patience}):
         with _logged(str(token)):
-            done += discard(token)
+            done += discard(token) if emptied else _empty(token)
     return done
+
+
+def _empty(token: UUID) -> bool:
+    """Delete the files of an upload, and remember where they were. False says that its worker came first."""
+    upload = Upload.objects.filter(token=token).first()
+    if upload is None:
+        return False
+    _delete_files(upload)
+    return one(EMPTIED, {"token": token}) is not None
+
+
+def _delete_files(upload: Upload) -> None:
+    for key in upload.keys:
+        storages["artifacts"].delete(key)
+    _delete_folders(upload.keys[0], 2)
 
 
 def _check_names(file: File, taken: set[str]) -> None:

@@ -111,8 +111,8 @@ def _current(found: Any) -> Artifact:
 
 
 def _answer(request: Request, artifact: Artifact) -> HttpResponseBase:
-    etag = f'"{artifact.sha256}"'
-    if etag in [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]:
+    seen = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
+    if seen == ["*"] or f'"{artifact.sha256}"' in seen:
         return _with_headers(HttpResponse(status=304), artifact)
     first, last = 0, artifact.size - 1
     asked = _range(request, artifact)
@@ -151,22 +151,31 @@ def _body(request: Request, artifact: Artifact, first: int, last: int) -> HttpRe
     try:
         file = storages["artifacts"].open(artifact.key, "rb")
         file.seek(first)
-    except OSError as error:
+        return StreamingHttpResponse(_Pieces(file, last - first + 1))
+    except Exception as error:  # each storage has its own, and some ask only when they are read
         logger.exception("the file of an artifact cannot be read")
         raise FileUnavailable from error
-    return StreamingHttpResponse(_Pieces(file, last - first + 1))
 
 
 class _Pieces:
-    """So many bytes of an open file, a few at a time; whoever sends them closes it, sent or not."""
+    """So many bytes of an open file, a few at a time; whoever sends them closes it, sent or not.
+
+    The first are read at once: what cannot be read is known before anything is sent.
+    """
 
     def __init__(self, file: BinaryIO, left: int) -> None:
         self.file, self.left = file, left
+        self.next = self._read()
 
     def __iter__(self) -> Iterator[bytes]:
-        while self.left and (piece := self.file.read(min(READ, self.left))):
-            self.left -= len(piece)
-            yield piece
+        while self.next:
+            yield self.next
+            self.next = self._read()
+
+    def _read(self) -> bytes:
+        piece = self.file.read(min(READ, self.left))
+        self.left -= len(piece)
+        return piece
 
     def close(self) -> None:
         self.file.close()

@@ -1,6 +1,6 @@
 """`image.transform`: resizes, crops, turns, flips, greys and converts an image; the same for the same file.
 
-It reads PNG, JPEG and WebP of at most 25,000,000 pixels and 16,383 a side; of an animation the first picture. A fetched
+It reads PNG, JPEG and WebP of at most 16,000,000 pixels and 16,383 a side; of an animation the first picture. A fetched
 file has at most 10 MiB. The image is turned upright as its EXIF data says, and loses all metadata, colour profiles
 among them; pixel values stay as they are.
 
@@ -8,18 +8,25 @@ The output: `format`, `width`, `height`, `bytes`, `sha256` and `name` of the one
 
 The meters: `image_count` is 1, `image_pixels` counts the pixels of the result. Inline, the quote goes by the size in
 the file's header; of an image yet to be fetched nobody knows the size, and the quote goes by the most that the
-operations can leave of 25,000,000 pixels, so a last resize or crop makes it small.
+operations can leave of 16,000,000 pixels, so a last resize or crop makes it small.
+
+Refused as `invalid_input` are images beyond these sizes on the way, too; a WebP of more than 8,000,000 pixels that can
+be seen through; a JPEG of more than 64 scans or in arithmetic coding; a PNG of several colour profiles; a file of more
+than 20,000 parts; and a result that is larger than an artifact may be.
 """
 
 import hashlib
 from typing import Any
 
+from django.conf import settings
 from PIL import Image
 
 from tasks import net
 from tasks.capabilities import CapabilityError, Context, File, Result, Usage, capability
 from tasks.capabilities.image import headers, pixels, plan
+from tasks.capabilities.image.headers import Unreadable
 from tasks.capabilities.image.inputs import ImageTransformInput
+from tasks.capabilities.image.plan import Outside, TooLarge
 
 MOST_BYTES = 10 * 2**20
 QUALITY = 85
@@ -49,11 +56,12 @@ class ImageTransform:
             context.progress(40, "transforming")
             for operation in input["operations"]:
                 image = pixels.apply(operation, image)
-        except ValueError as error:
+            context.progress(80, "encoding")
+            format_ = (input["format"] or came_as).upper()
+            made = pixels.encode(image, format_, input["quality"] or QUALITY)
+        except (Unreadable, TooLarge, Outside) as error:
             raise CapabilityError(str(error), code="invalid_input") from error
-        context.progress(80, "encoding")
-        format_ = (input["format"] or came_as).upper()
-        return _result(image, format_, pixels.encode(image, format_, input["quality"] or QUALITY), more)
+        return _result(image, format_, _storable(made, format_), more)
 
 
 def _fetched(url: str) -> bytes:
@@ -63,6 +71,17 @@ def _fetched(url: str) -> bytes:
         raise CapabilityError(f"image_url: {error}", code="invalid_input") from error
     except net.Unreachable as error:
         raise CapabilityError(f"image_url: {error}", code="upstream_error", retryable=True) from error
+
+
+def _storable(content: bytes, format_: str) -> bytes:
+    """The file, if an artifact may be that large; whoever asked for it can ask for less."""
+    if len(content) > settings.ARTIFACT_BYTES:
+        raise CapabilityError(
+            f"The image would be a {format_} file of {len(content)} bytes, and a file has at most "
+            f"{settings.ARTIFACT_BYTES}: choose a smaller size, a lower quality, or JPEG or WebP for a PNG.",
+            code="invalid_input",
+        )
+    return content
 
 
 def _result(image: Image.Image, format_: str, content: bytes, more: bool) -> Result:  # noqa: FBT001

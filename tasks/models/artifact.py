@@ -63,12 +63,14 @@ class Artifact(models.Model):
 class Upload(models.Model):
     """Files that a run puts into the storage, written before the first of them: whoever dies, they can be found.
 
-    The row goes when they have become artifacts, in the same transaction, or when they have been deleted.
+    The row goes when they have become artifacts, in the same transaction; when their worker has deleted them; or a day
+    after the sweeper has, for what a worker that was frozen or a slow storage brought meanwhile.
     """
 
     token = models.UUIDField(primary_key=True, help_text="The run's lease token.")
     keys = ArrayField(models.TextField())
     created_at = models.DateTimeField(db_default=Now())
+    emptied_at = models.DateTimeField(null=True, help_text="When the sweeper deleted them.")
 
     class Meta:
         indexes = [models.Index("created_at", name="upload_age")]

@@ -325,6 +325,37 @@ def test_files_of_a_lost_worker_are_left_as_long_as_it_may_be_storing(storage):
     assert len(stored(storage)) == 1
 
 
+def test_a_worker_that_thaws_after_the_sweeper_deletes_what_it_stored_since(storage, monkeypatch):
+    task, real = submit(input={"files": TWO}), FileSystemStorage._save
+
+    def freeze(self, name, content):
+        if name.endswith("a.txt"):
+            take_away(task)
+            long_after()
+            assert artifacts.delete_abandoned(10) == 1
+        return real(self, name, content)
+
+    monkeypatch.setattr(FileSystemStorage, "_save", freeze)
+    assert runner.run_next(task.queue)
+
+    assert (stored(storage), Upload.objects.count(), Artifact.objects.count()) == ({}, 0, 0)
+
+
+def test_the_sweeper_comes_again_for_what_a_worker_stored_after_it_and_did_not_live_to_delete(storage):
+    task = submit()
+    _, second = held_by(claim(task), a="in time", b="too late")
+    take_away(task)
+    long_after()
+
+    assert (artifacts.delete_abandoned(10), stored(storage)) == (1, {})
+    artifacts.store([second])
+    assert (artifacts.delete_abandoned(10), stored(storage)) == (0, {second.key: "too late"})
+    Upload.objects.update(emptied_at=now() - timedelta(days=1, seconds=1))
+
+    assert (artifacts.delete_abandoned(10), artifacts.delete_abandoned(10)) == (1, 0)
+    assert (stored(storage), Upload.objects.count()) == ({}, 0)
+
+
 def test_the_sweeper_deletes_both(storage):
     died, old = submit(), submit(input={"files": TWO})
     held_by(claim(died), a="nobody's")

@@ -61,6 +61,7 @@ def test_what_is_too_much_is_cut(odd):
         ("a megabyte and one", "The output exceeds 1048576 bytes."),
         ("a gigabyte of text", "The streamed text exceeds 1048576 bytes."),
         ("KeyboardInterrupt", "The capability ended unexpectedly: KeyboardInterrupt."),
+        ("MemoryError", "The capability ended unexpectedly: MemoryError."),
         ("an unprintable error", "The capability ended unexpectedly: Unprintable."),
         ("words per cent", "The capability reported progress that is no number."),
     ],

@@ -181,6 +181,7 @@ ODD = {
     "KeyboardInterrupt": raises(KeyboardInterrupt),
     "SystemExit": raises(SystemExit),
     "GeneratorExit": raises(GeneratorExit),
+    "MemoryError": lambda input, context: Result(bytearray(2**62)),
     "CancelledError": raises(asyncio.CancelledError),
     "a bare BaseException": raises(BaseException),
     "an unprintable error": raises(Unprintable),

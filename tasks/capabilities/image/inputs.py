@@ -140,11 +140,11 @@ class ImageTransformInput(Input):
 
 def _checked(content: bytes) -> bytes:
     """The bytes, if they begin as an image that is not too large."""
-    header = headers.read(content)
-    if header is None:
-        raise serializers.ValidationError("The image is no PNG, JPEG or WebP file.")
     try:
+        header = headers.read(content)
+        if header is None:
+            raise headers.Unreadable("The image is no PNG, JPEG or WebP file.")
         plan.check((header.width, header.height))
-    except plan.TooLarge as error:
+    except (headers.Unreadable, plan.TooLarge) as error:
         raise serializers.ValidationError(str(error)) from error
     return content

@@ -5,7 +5,7 @@ from typing import Any
 
 Size = tuple[int, int]
 
-MOST_PIXELS = 25_000_000
+MOST_PIXELS = 16_000_000
 MOST_SIDE = 16_383  # WebP has no more
 
 

@@ -4,12 +4,13 @@ import base64
 import hashlib
 import time
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 import time_machine
-from django.core.files.storage import storages
+from django.core.files.storage import FileSystemStorage, storages
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -158,7 +159,9 @@ def test_a_range_on_condition(consumer, condition, status):
     assert get(link(consumer), Range="bytes=1-2", If_Range=condition).status_code == status
 
 
-@pytest.mark.parametrize(("seen", "status"), [(ETAG, 304), (f'"x", W/{ETAG}', 304), ('"x"', 200)])
+@pytest.mark.parametrize(
+    ("seen", "status"), [(ETAG, 304), (f'"x", W/{ETAG}', 304), ("*", 304), ('"x"', 200), ('"*"', 200)]
+)
 def test_a_file_that_was_seen_is_not_sent_again(consumer, seen, status):
     answer = get(link(consumer), If_None_Match=seen)
 
@@ -268,6 +271,24 @@ def test_a_file_that_cannot_be_read_is_no_page_of_django_s(consumer, caplog):
 
     assert (code(answer), answer["Retry-After"]) == ((503, "unavailable"), "5")
     assert "cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("fails", ["open", "read"])
+def test_a_storage_that_fails_in_its_own_way_is_no_page_of_django_s(consumer, caplog, monkeypatch, fails):
+    class Throttled(Exception):
+        """What the client of a storage raises, by no name that we know."""
+
+    class Lazy(BytesIO):
+        def read(self, *_):
+            raise Throttled
+
+    url = link(consumer)
+    monkeypatch.setattr(FileSystemStorage, "open", lambda *_: Lazy() if fails == "read" else Lazy().read())
+
+    answer = get(url)
+
+    assert (code(answer), answer["Retry-After"]) == ((503, "unavailable"), "5")
+    assert "Throttled" in caplog.text
 
 
 @pytest.mark.parametrize("method", ["post", "put", "delete"])

@@ -1,6 +1,8 @@
 """`image.transform`: what it makes of good images, and that bad ones end as bad input."""
 
 import hashlib
+import subprocess
+import sys
 import zlib
 from decimal import Decimal
 
@@ -220,6 +222,13 @@ def with_bytes(content, at, new):
     return content[:at] + new + content[at + len(new) :]
 
 
+def with_scans(more):
+    """A progressive photograph, and its last scan so many times more."""
+    photo = saved(kind="JPEG", progressive=True)
+    last = photo[photo.rindex(b"\xff\xda") : -2]
+    return photo[:-2] + last * more + photo[-2:]
+
+
 HUGE = b"\x00\x00\x13\x88\x00\x00\x13\x88\x08\x02\x00\x00\x00"
 ROWS = zlib.compress(b"\x00" * (100 * 301))
 HOSTILE = {
@@ -255,6 +264,14 @@ HOSTILE = {
     "a JPEG without pixels": PHOTO[: PHOTO.index(b"\xff\xda")] + b"\xff\xd9",
     "a JPEG of segments without length": b"\xff\xd8\xff\xe0" + b"\x00" * 5000,
     "a JPEG of nothing but markers": b"\xff\xd8" + b"\xff" * 200_000,
+    "a JPEG of many scans": with_scans(headers.MOST_SCANS),
+    "a JPEG of many segments": PHOTO[:2] + b"\xff\xe5\x00\x02" * 20_000 + PHOTO[2:],
+    "a JPEG in arithmetic coding": PHOTO.replace(b"\xff\xc0", b"\xff\xc9", 1),
+    "a PNG of many profiles": png_of(
+        100, 100, body=ROWS, before=chunk(b"iCCP", b"p\x00\x00" + zlib.compress(b"\x00" * 900_000)) * 2
+    ),
+    "a PNG of many chunks": png_of(100, 100, body=ROWS, before=chunk(b"teSt", b"") * 20_000),
+    "a PNG of many pieces": png_of(100, 100, body=ROWS, before=chunk(b"IDAT", b"") * 20_000),
     "an image and something else behind a wrong start": b"GIF89a" + PHOTO,
 }
 
@@ -312,7 +329,7 @@ SAMPLES = {kind: saved(picture(24, 18), kind) for kind in FORMATS}
 def decoded_or_refused(content):
     try:
         image, _, _ = pixels.decode(content)
-    except (pixels.Unreadable, plan.TooLarge):
+    except (headers.Unreadable, plan.TooLarge):
         return
     assert image.mode in ("L", "LA", "RGB", "RGBA")
     assert headers.read(content).width in image.size
@@ -322,7 +339,7 @@ def test_the_size_is_looked_at_before_any_decoder_sees_the_file(monkeypatch):
     monkeypatch.setattr(Image, "open", lambda *_, **__: 1 / 0)
 
     with pytest.raises(plan.TooLarge):
-        pixels.decode(png_of(5001, 5001))
+        pixels.decode(png_of(4001, 4001))
 
 
 @pytest.mark.parametrize(
@@ -370,6 +387,72 @@ def test_no_result_is_larger_than_its_quote(width, height, data):
         assert plan.most_pixels(operations, known) >= size[0] * size[1]
 
 
+def test_what_costs_a_decoder_more_than_it_tells_is_refused_by_no_decoder(monkeypatch):
+    costly = ["a JPEG of many scans", "a JPEG of many segments", "a JPEG in arithmetic coding"]
+    costly += ["a PNG of many profiles", "a PNG of many chunks", "a PNG of many pieces"]
+    monkeypatch.setattr(Image, "open", lambda *_, **__: 1 / 0)
+
+    for which in costly:
+        with pytest.raises(headers.Unreadable, match=r"parts|scans|profile|baseline"):
+            pixels.decode(HOSTILE[which])
+
+
+def test_photographs_as_cameras_and_editors_write_them_have_few_enough_scans_and_parts():
+    assert transform(saved(picture(mode="CMYK"), "JPEG", progressive=True))[1].size == (40, 30)
+    assert transform(with_scans(headers.MOST_SCANS - 12))[1].size == (40, 30)
+    behind = b"\xff\xda" * 1000 + b"\x00" * 500_000
+    for kind in FORMATS:
+        assert transform(saved(kind=kind) + behind)[1].size == (40, 30)
+
+
+def test_a_result_that_is_larger_than_an_artifact_may_be_says_what_to_do(settings):
+    settings.ARTIFACT_BYTES = 1000
+
+    with pytest.raises(CapabilityError, match=r"a PNG file of .* at most 1000: choose a smaller size") as refused:
+        transform(saved(), {"op": "resize", "width": 400})
+
+    assert refused.value.code == "invalid_input"
+    assert transform(saved(), {"op": "resize", "width": 400}, format="webp", quality=1)[1].size == (400, 300)
+
+
+def test_a_webp_that_can_be_seen_through_has_fewer_pixels():
+    clear, solid = picture(8, 8, mode="RGBA"), picture(8, 8, mode="RGBA")
+    clear.putalpha(254)
+    large = {"op": "resize", "width": 16_001, "height": 500, "fit": "fill"}
+
+    with pytest.raises(CapabilityError, match="at most 8000000 pixels, and this one 16001 x 500: PNG and") as refused:
+        transform(saved(clear), large, format="webp")
+
+    assert refused.value.code == "invalid_input"
+    assert transform(saved(solid), large, format="webp")[1].size == (16_001, 500)
+
+
+MEMORY = """
+import pathlib, random, re, sys
+from PIL import Image
+from tasks.capabilities.image import pixels
+
+image = Image.frombytes(sys.argv[1], (700, 700), random.Random(1).randbytes(490_000 * len(sys.argv[1])))
+for width, height in eval(sys.argv[2]):
+    image = pixels.apply({"op": "resize", "width": width, "height": height, "fit": "fill"}, image)
+assert len(pixels.encode(image, sys.argv[3], 100)) > 5_000_000
+print(int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) // 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "sizes", "kind"),
+    [
+        ("RGB", [(4000, 4000)], "WEBP"),
+        ("RGBA", [(976, 16_383), (16_383, 976)], "JPEG"),
+    ],
+)
+def test_the_worst_images_take_no_more_memory_than_is_said(mode, sizes, kind):
+    megabytes = subprocess.check_output([sys.executable, "-c", MEMORY, mode, repr(sizes), kind], text=True)
+
+    assert 150 < int(megabytes) <= 520
+
+
 def test_a_crop_beyond_the_image_is_bad_input():
     with pytest.raises(CapabilityError, match="beyond the image, which is 40 x 30") as refused:
         transform(saved(), {"op": "crop", "left": 31, "width": 10, "height": 10})
@@ -378,7 +461,7 @@ def test_a_crop_beyond_the_image_is_bad_input():
 
 
 def test_an_image_that_would_become_too_large_is_bad_input():
-    with pytest.raises(CapabilityError, match="at most 25000000 pixels"):
+    with pytest.raises(CapabilityError, match="at most 16000000 pixels"):
         transform(saved(), {"op": "resize", "width": 16_383})
 
 
