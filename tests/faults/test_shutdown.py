@@ -96,6 +96,23 @@ def test_a_process_that_is_asked_alone_gives_its_task_back_and_is_replaced(hasty
     assert len(set(witness.pids())) == 2
 
 
+@pytest.mark.chaos
+def test_work_that_asks_its_own_process_to_stop_does_not_go_on_for_ever(tmp_path, witness):
+    crew = Crew(tmp_path, RETRY_BACKOFF_SECONDS="0.01")
+    try:
+        crew.sweeper()
+        crew.worker("self")
+        task = submit(to=deployment(queue="self", max_retries=0), input=work("terminate", witness))
+        task = ended(task, within=60)
+    finally:
+        crew.dismiss()
+        print(crew.said())
+
+    assert (task.status, task.error["code"]) == ("failed", "worker_lost")
+    assert runs(task) == [("exception", "worker_shutdown")] * (lifecycle.FREE_RETURNS + 1)
+    assert_sound(task.account)
+
+
 def test_a_worker_asked_to_stop_while_the_database_is_away_stops(hasty, witness):
     worker = hasty.worker("away")
     task = submit(to=deployment(queue="away"), input=work("sleep", witness, seconds=1))

@@ -134,6 +134,10 @@ class Work:
     def die(self, input):
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def terminate(self, input):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
     def leave(self, input):
         os._exit(3)
 
