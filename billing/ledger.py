@@ -2,7 +2,8 @@
 
 Amounts are credits with at most four places. A key makes a verb safe to repeat: the second call returns the first's
 transfer, or raises KeyReused when it asks for another. There is one door beside this one: `tasks/sql/submit.sql` holds,
-in the statement that creates the task. What is held ends in `settle`, as a capture and a release.
+in the statement that creates the task. What is held ends in `settle`, as a capture and a release, or in
+`release`.
 """
 
 from decimal import Decimal
@@ -35,6 +36,13 @@ INSERT INTO billing_transfer (account_id, task_id, kind, amount, key)
 SELECT %(account)s, %(task)s, kind, amount, kind || ':' || %(task)s
 FROM (VALUES ('capture', %(charged)s::numeric), ('release', %(released)s::numeric)) AS moved(kind, amount)
 WHERE amount > 0 RETURNING id
+"""
+
+# Whole holds, of tasks that end for nothing.
+RELEASE = """
+INSERT INTO billing_transfer (account_id, task_id, kind, amount, key)
+SELECT account_id, task_id, 'release', held, 'release:' || task_id FROM billing_charge
+WHERE task_id = ANY (%(tasks)s) AND held > 0 ORDER BY account_id, task_id RETURNING id
 """
 
 
@@ -70,6 +78,11 @@ def settle(account_id: UUID, bill: pricing.Bill, *, task_id: UUID, held: Decimal
             charged=bill.charged,
             released=held - bill.charged,
         )
+
+
+def release(task_ids: list[UUID]) -> None:
+    """Give back all that these tasks hold, in one statement. Whoever calls it keeps others from settling them."""
+    _execute(RELEASE, tasks=task_ids)
 
 
 def _line_row(position: int, line: pricing.Line, credits_per_usd: Decimal) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from typeid import TypeID
 
 from billing.failpoints import once_committed
-from billing.statements import one, rows
+from billing.statements import rows
 from tasks import queues
 from tasks.exceptions import NoCallback, TaskNotFinal, TaskNotFound
 from tasks.models import Callback, Receiver, Task
@@ -31,34 +31,33 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Format:
-    """How a receiver is written to: `freeze` stores the body, `headers` prove who sent it, anew on every try.
+    """How a receiver is written to: `freeze` stores the bodies, `headers` prove who sent it, anew on every try.
 
     `headers` takes the callback's id, the body, the account's valid secrets (the current one first) and the second.
     """
 
-    freeze: Callable[[UUID], None]
+    freeze: Callable[[Sequence[UUID]], None]
     headers: Callable[[UUID, bytes, Sequence[str], int], dict[str, str]]
 
 
 # The body is the task as it is at its end, the callback's own block included; every try sends these bytes.
+# A task is rendered once for all that are told of it.
 FREEZE_STANDARD = """
-UPDATE tasks_callback
-SET body = '{"type":"' || event || '","timestamp":"' || rfc3339(now()) || '","data":' || task_json(task_id) || '}'
-WHERE id = %(id)s RETURNING id
-"""
-
-
-def freeze_standard(callback_id: UUID) -> None:
-    """Store the Standard Webhooks body of a callback."""
-    one(FREEZE_STANDARD, {"id": callback_id})
-
-
-# The same for endpoints: the task is rendered once for all.
-FREEZE_MANY = """
-UPDATE tasks_callback
+WITH told AS MATERIALIZED (
+    SELECT task_id, task_json(task_id) AS task FROM (
+        SELECT DISTINCT task_id FROM tasks_callback WHERE id = ANY (%(ids)s)) ended
+)
+UPDATE tasks_callback c
 SET body = '{"type":"' || event || '","timestamp":"' || rfc3339(now()) || '","data":' || told.task || '}'
-FROM (SELECT task_json(%(task)s) AS task OFFSET 0) told WHERE id = ANY (%(ids)s) RETURNING id
+FROM told WHERE c.id = ANY (%(ids)s) AND c.task_id = told.task_id RETURNING c.id
 """
+
+
+def freeze_standard(callback_ids: Sequence[UUID]) -> None:
+    """Store the Standard Webhooks bodies of callbacks."""
+    rows(FREEZE_STANDARD, {"ids": list(callback_ids)})
+
+
 # An event of a task for the endpoints that ask for it.
 TELL = """
 WITH endpoint AS MATERIALIZED (
@@ -67,7 +66,7 @@ WITH endpoint AS MATERIALIZED (
 )
 INSERT INTO tasks_callback (id, task_id, account_id, endpoint_id, event, url, format, body, status, tries_left)
 SELECT uuid7(), %(task)s, account_id, id, %(event)s, url, 'standard', '', 'pending', %(tries)s FROM endpoint
-RETURNING id
+RETURNING id, format
 """
 
 
@@ -97,22 +96,21 @@ def _signature(secret: str, content: bytes) -> str:
 FORMATS: dict[str, Format] = {"standard": Format(freeze_standard, sign_standard)}
 
 
-def freeze(callback_id: UUID, format_: str) -> None:
-    """Render the body in the transaction of the final status, and wake the deliverer when it commits."""
-    FORMATS.get(format_, FORMATS["standard"]).freeze(callback_id)
-    queues.wake_on_commit(CALLBACKS_QUEUE)
-
-
-def freeze_for_endpoints(task_id: UUID, callback_ids: Sequence[UUID]) -> None:
-    """Render the body that the account's endpoints are sent, and wake the deliverer when it commits."""
-    rows(FREEZE_MANY, {"task": task_id, "ids": list(callback_ids)})
-    queues.wake_on_commit(CALLBACKS_QUEUE)
+def freeze(owed: Iterable[tuple[UUID, str]]) -> None:
+    """Render the bodies of callbacks, by their formats, in the transaction of what they tell; wake the deliverer when
+    it commits."""
+    by_format: dict[str, list[UUID]] = {}
+    for callback_id, format_ in owed:
+        by_format.setdefault(format_ if format_ in FORMATS else "standard", []).append(callback_id)
+    for format_, callback_ids in by_format.items():
+        FORMATS[format_].freeze(callback_ids)
+    if by_format:
+        queues.wake_on_commit(CALLBACKS_QUEUE)
 
 
 def tell_endpoints(task_id: UUID, event: str) -> None:
     """Owe an event of the task, as it is now, to the endpoints of its account that ask for it."""
-    if owed := rows(TELL, {"task": task_id, "event": event, "tries": TRIES}):
-        freeze_for_endpoints(task_id, [row[0] for row in owed])
+    freeze(rows(TELL, {"task": task_id, "event": event, "tries": TRIES}))
 
 
 @transaction.atomic(durable=True)

@@ -23,10 +23,15 @@ local noted = redis.call('HGETALL', KEYS[1])
 redis.call('UNLINK', KEYS[1])
 return noted
 """
+# A key that is busy just now is noted again; who waits for it while holding others might wait for ever.
 KEEP = """
+WITH free AS MATERIALIZED (
+    SELECT id FROM billing_apikey WHERE id IN (SELECT key::uuid FROM jsonb_object_keys(%(uses)s::jsonb) key)
+    FOR NO KEY UPDATE SKIP LOCKED
+)
 UPDATE billing_apikey k SET last_used_at = to_timestamp(u.value::float8)
-FROM jsonb_each_text(%(uses)s::jsonb) u
-WHERE k.id = u.key::uuid AND (k.last_used_at IS NULL OR k.last_used_at < to_timestamp(u.value::float8)) RETURNING k.id
+FROM jsonb_each_text(%(uses)s::jsonb) u JOIN free ON free.id = u.key::uuid
+WHERE k.id = free.id AND (k.last_used_at IS NULL OR k.last_used_at < to_timestamp(u.value::float8)) RETURNING k.id
 """
 
 

@@ -37,9 +37,9 @@ from tasks.submission import rerun, rerun_free, submit
 from tasks.waiting import change_priority, extend_deadline, pause, resume
 
 __all__ = [
-    "cancel", "change_priority", "claim", "delete_content", "expire", "extend_deadline", "fail", "give_back", "give_up",
-    "pause",
-    "progress", "publish", "refund", "renew", "rerun", "rerun_free", "resume", "retry", "submit", "succeed",
+    "cancel", "change_priority", "claim", "delete_content", "expire", "expire_many", "extend_deadline", "fail",
+    "give_back", "give_up", "give_up_many", "pause", "progress", "publish", "refund", "renew", "rerun", "rerun_free",
+    "resume", "retry", "submit", "succeed",
 ]  # fmt: skip
 
 MAX_BACKOFF_SECONDS = 600
@@ -194,7 +194,7 @@ def succeed(
     task = _locked_by(claimed)
     artifacts.record(claimed.token, files)
     _end(
-        task,
+        [task],
         Status.SUCCEEDED,
         (RunStatus.SUCCEEDED, Resolved.COMPLETED),
         bill=_bill(task, usage, task.rates, estimated=estimated),
@@ -214,13 +214,13 @@ USAGE_EXCEEDS_QUOTE = {
 @transaction.atomic(durable=True)
 def fail(claimed: Claim, *, code: ErrorCode, message: str, retryable: bool = False) -> None:
     """End the run badly, free of charge unless its quote bills partial output. Raises LeaseLost."""
-    _fail(_locked_by(claimed), code, message, retryable=retryable)
+    _fail([_locked_by(claimed)], code, message, retryable=retryable)
 
 
 @transaction.atomic(durable=True)
 def retry(claimed: Claim, *, code: ErrorCode, message: str, resolved: Resolved) -> None:
     """Queue the task again after a back-off, or fail it when no retries are left. Raises LeaseLost."""
-    _retry_or_fail(_locked_by(claimed), code, message, resolved=resolved)
+    _retry_or_fail([_locked_by(claimed)], code, message, resolved=resolved)
 
 
 @transaction.atomic(durable=True)
@@ -230,7 +230,7 @@ def give_back(claimed: Claim) -> None:
     task = _locked_by(claimed)
     returns = one(RETURNS, {"id": task.id, "attempt": task.attempt})[0]
     _retry_or_fail(
-        task,
+        [task],
         ErrorCode.WORKER_LOST,
         "The worker was shut down.",
         resolved=Resolved.WORKER_SHUTDOWN,
@@ -246,7 +246,7 @@ def cancel(task_id: UUID, *, by: str, reason: str | None = None) -> bool:
     if task.status in FINAL:
         return False
     _end(
-        task,
+        [task],
         Status.CANCELED,
         (RunStatus.EXCEPTION, Resolved.CANCELED),
         bill=_partial_bill(task),
@@ -260,26 +260,42 @@ def cancel(task_id: UUID, *, by: str, reason: str | None = None) -> bool:
 @transaction.atomic(durable=True)
 def expire(task_id: UUID) -> bool:
     """End a task whose time is over: its deadline, or its wait for a first start. False says that it is not."""
-    task = _lock(task_id)
-    if task.status in FINAL:
-        return False
-    if task.overdue and task.started:
-        _fail(task, ErrorCode.DEADLINE_EXCEEDED, "The deadline passed before the task ended.")
-    elif task.overdue or (task.past_ttl and not task.started):
-        _fail(task, ErrorCode.EXPIRED, "The task waited too long for its first start.")
-    else:
-        return False
-    return True
+    return _expire([_lock(task_id)]) > 0
+
+
+@transaction.atomic(durable=True)
+def expire_many(task_ids: list[UUID], *, of: list[UUID]) -> int:
+    """`expire` for those of these tasks, of these accounts, that nobody holds, all at once; returns how many ended."""
+    ended = _expire(_lock_free(task_ids, of=of))
+    here("sweep.mid_batch")
+    return ended
+
+
+def _expire(tasks: list[Locked]) -> int:
+    late = [task for task in tasks if task.status not in FINAL and task.overdue and task.started]
+    unstarted = [task for task in tasks if task.status not in FINAL and not task.started]
+    unstarted = [task for task in unstarted if task.overdue or task.past_ttl]
+    _fail(late, ErrorCode.DEADLINE_EXCEEDED, "The deadline passed before the task ended.")
+    _fail(unstarted, ErrorCode.EXPIRED, "The task waited too long for its first start.")
+    return len(late) + len(unstarted)
 
 
 @transaction.atomic(durable=True)
 def give_up(task_id: UUID) -> bool:
     """Take a running task from a worker whose lease is over. False says that it is not."""
-    task = _lock(task_id)
-    if task.status != Status.RUNNING or not task.lease_over:
-        return False
-    _retry_or_fail(task, ErrorCode.WORKER_LOST, "The worker was lost.", resolved=Resolved.CLAIM_EXPIRED)
-    return True
+    return _give_up([_lock(task_id)]) > 0
+
+
+@transaction.atomic(durable=True)
+def give_up_many(task_ids: list[UUID], *, of: list[UUID]) -> int:
+    """`give_up` for those of these tasks, of these accounts, that nobody holds, all at once; returns how many moved."""
+    return _give_up(_lock_free(task_ids, of=of))
+
+
+def _give_up(tasks: list[Locked]) -> int:
+    lost = [task for task in tasks if task.status == Status.RUNNING and task.lease_over]
+    _retry_or_fail(lost, ErrorCode.WORKER_LOST, "The worker was lost.", resolved=Resolved.CLAIM_EXPIRED)
+    return len(lost)
 
 
 @transaction.atomic(durable=True)
@@ -319,10 +335,18 @@ def refund(
 
 
 def _lock(task_id: UUID) -> Locked:
-    row = one(load("lock"), {"id": task_id})
+    row = one(load("lock"), {"ids": [task_id]})
     if row is None:
         raise TaskNotFound
     return Locked(*row)
+
+
+def _lock_free(task_ids: list[UUID], *, of: list[UUID]) -> list[Locked]:
+    """Those that are free just now, of these accounts. It waits for the first account alone, with nothing in hand: one
+    that submits without a pause is served too."""
+    one("SELECT FROM billing_account WHERE id = %(id)s FOR NO KEY UPDATE", {"id": of[0]})
+    free = [task_id for (task_id,) in rows(load("lock_free"), {"ids": task_ids, "accounts": of})]
+    return [Locked(*row) for row in rows(load("lock"), {"ids": free})]
 
 
 def _locked_by(claimed: Claim) -> Locked:
@@ -339,7 +363,7 @@ def _check(task: Locked, to: Status) -> None:
 
 
 def _end(
-    task: Locked,
+    tasks: list[Locked],
     to: Status,
     resolution: tuple[RunStatus, Resolved],
     *,
@@ -351,18 +375,20 @@ def _end(
     warnings: list[dict[str, Any]] | None = None,
     cancel_reason: str | None = None,
 ) -> None:
-    """Check, settle, write, record: the steps of every end, in this order, on a locked row."""
-    _check(task, to)
-    ledger.settle(task.account_id, bill, task_id=task.id, held=task.held, credits_per_usd=task.usd_rate)
+    """Check, settle, write, record: the steps of every end, in this order, on a locked row; or on several that end
+    alike, for nothing."""
+    for task in tasks:
+        _check(task, to)
+    _settle(tasks, bill)
     here("settle.mid")
     if usage is None:
         usage = {line.rate.meter: line.quantity for line in bill.lines}
-        output = task.partial_text if bill.lines else output
+        output = tasks[0].partial_text if bill.lines else output
     told = {"charged_credits": str(bill.charged), **({"error": error} if error else {})}
     owed = rows(
         load("finish"),
         {
-            "id": task.id,
+            "ids": [task.id for task in tasks],
             "to": to,
             "output": None if output is None else Json(output, dumps=dumps),
             "error": None if error is None else Jsonb(error),
@@ -373,29 +399,43 @@ def _end(
             "resolved": resolution[1],
             "data": Jsonb(told | ({"reason": cancel_reason} if cancel_reason else {})),
             "actor": actor,
-            "callback": uuid7(),
             "tries": callbacks.TRIES,
         },
     )
-    for callback in (id_ for id_, to_endpoint in owed if not to_endpoint):
-        callbacks.freeze(callback, task.callback_format)
-    if to_endpoints := [id_ for id_, to_endpoint in owed if to_endpoint]:
-        callbacks.freeze_for_endpoints(task.id, to_endpoints)
-    queues.wake_on_commit(task.queue)
-    wire.look_on_commit(task.id)
+    callbacks.freeze(owed)
+    _tell(tasks)
+
+
+def _settle(tasks: list[Locked], bill: pricing.Bill) -> None:
+    if bill.lines:
+        (task,) = tasks
+        ledger.settle(task.account_id, bill, task_id=task.id, held=task.held, credits_per_usd=task.usd_rate)
+    elif holding := [task.id for task in tasks if task.held]:
+        ledger.release(holding)
+
+
+def _tell(tasks: list[Locked]) -> None:
+    for queue in {task.queue for task in tasks}:
+        queues.wake_on_commit(queue)
+    wire.look_on_commit(*(task.id for task in tasks))
 
 
 def _fail(
-    task: Locked,
+    tasks: list[Locked],
     code: ErrorCode,
     message: str,
     *,
     retryable: bool = False,
     resolution: tuple[RunStatus, Resolved] | None = None,
 ) -> None:
-    bill = _partial_bill(task) if code in BILLED_IN_PART else NOTHING
+    """Those that are billed for what they streamed one by one, all others at once."""
     error = {"code": code, "message": message, "retryable": retryable}
-    _end(task, Status.FAILED, resolution or RESOLUTIONS[code], bill=bill, error=error)
+    bills = [(task, _partial_bill(task) if code in BILLED_IN_PART else NOTHING) for task in tasks]
+    ends = [([task], bill) for task, bill in bills if bill.lines]
+    if free := [task for task, bill in bills if not bill.lines]:
+        ends.append((free, NOTHING))
+    for together, bill in ends:
+        _end(together, Status.FAILED, resolution or RESOLUTIONS[code], bill=bill, error=error)
 
 
 NOTHING = pricing.Bill((), Decimal("0.0000"), cut=False)
@@ -419,11 +459,22 @@ def _partial_bill(task: Locked) -> pricing.Bill:
 
 
 def _retry_or_fail(
-    task: Locked, code: ErrorCode, message: str, *, resolved: Resolved, spend: int = 1, delay: float | None = None
+    tasks: list[Locked],
+    code: ErrorCode,
+    message: str,
+    *,
+    resolved: Resolved,
+    spend: int = 1,
+    delay: float | None = None,
 ) -> None:
-    if task.retries_left < spend:
-        _fail(task, code, message, retryable=True, resolution=(RESOLUTIONS[code][0], resolved))
-        return
+    spent = [task for task in tasks if task.retries_left < spend]
+    _fail(spent, code, message, retryable=True, resolution=(RESOLUTIONS[code][0], resolved))
+    for task in tasks:
+        if task.retries_left >= spend:
+            _retry(task, resolved=resolved, spend=spend, delay=backoff(task.attempt) if delay is None else delay)
+
+
+def _retry(task: Locked, *, resolved: Resolved, spend: int, delay: float) -> None:
     _check(task, Status.QUEUED)
     one(
         load("requeue"),
@@ -432,15 +483,14 @@ def _retry_or_fail(
             "attempt": task.attempt,
             "resolved": resolved,
             "spent": spend,
-            "delay": backoff(task.attempt) if delay is None else delay,
+            "delay": delay,
             "progress": Jsonb(NO_PROGRESS),
             "run": uuid7(),
             "created": Created.RETRY,
         },
     )
     once_committed("requeue.after")
-    queues.wake_on_commit(task.queue)
-    wire.look_on_commit(task.id)
+    _tell([task])
 
 
 def backoff(attempt: int) -> float:

@@ -61,11 +61,14 @@ def depth(queue: str) -> int:
     return _client().llen(queue)
 
 
-def publish(channel: str, message: str) -> None:
-    """Tell whoever listens just now."""
+def publish(channel: str, *messages: str) -> None:
+    """Tell whoever listens just now, all at once."""
     with broker(channel) as client:
         if client:
-            client.publish(channel, message)
+            said = client.pipeline(transaction=False)
+            for message in messages:
+                said.publish(channel, message)
+            said.execute()
 
 
 @contextmanager

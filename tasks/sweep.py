@@ -5,16 +5,17 @@ It needs PostgreSQL alone; a dead broker costs it a warning.
 
 import logging
 import math
+import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from psycopg.errors import LockNotAvailable
 
 from billing import twins
-from billing.failpoints import here
 from billing.statements import rows
 from tasks import artifacts, last_uses, lifecycle, queues
 from tasks.exceptions import TaskNotFound
@@ -24,21 +25,31 @@ from tasks.sql import load
 logger = logging.getLogger(__name__)
 
 BATCH = 500
+# How many tasks end in one transaction: their accounts are held as long.
+TOGETHER = 100
+# What a duty may take of a tick; what is left is for the next, which then comes at once.
+TURN_SECONDS = 0.5
+# How long a task that cannot be ended is left alone, twice as long each time, so that it holds no other up.
+APART_SECONDS, MOST_APART_SECONDS = 4.0, 600.0
 MINUTE = 60
 
 # While the database was away nobody could renew a lease: after its own restart every lease gets its full time again.
 LOST_LEASES = """
-SELECT task_id FROM tasks_run
-WHERE status = 'running' AND lease_expires_at <= now()
-  AND now() - pg_postmaster_start_time() > make_interval(secs => %(lease)s)
-ORDER BY lease_expires_at LIMIT %(batch)s
+SELECT t.id, t.account_id FROM tasks_task t JOIN (
+    SELECT task_id FROM tasks_run WHERE status = 'running' AND lease_expires_at <= now()
+        AND now() - pg_postmaster_start_time() > make_interval(secs => %(lease)s)
+        AND task_id <> ALL (%(apart)s::uuid[])
+    ORDER BY lease_expires_at LIMIT %(batch)s) lost ON lost.task_id = t.id
+ORDER BY t.account_id, t.id
 """
 OVERDUE = """
-(SELECT id FROM tasks_task WHERE status IN ('queued', 'running') AND deadline <= now()
- ORDER BY deadline LIMIT %(batch)s)
-UNION
-(SELECT id FROM tasks_task WHERE status = 'queued' AND started_at IS NULL AND expires_at <= now()
- ORDER BY expires_at LIMIT %(batch)s)
+SELECT id, account_id FROM (
+    (SELECT id, account_id FROM tasks_task WHERE status IN ('queued', 'running') AND deadline <= now()
+        AND id <> ALL (%(apart)s::uuid[]) ORDER BY deadline LIMIT %(batch)s)
+    UNION
+    (SELECT id, account_id FROM tasks_task WHERE status = 'queued' AND started_at IS NULL AND expires_at <= now()
+        AND id <> ALL (%(apart)s::uuid[]) ORDER BY expires_at LIMIT %(batch)s)) late
+ORDER BY account_id, id
 """
 DUE_CALLBACKS = """
 SELECT EXISTS (SELECT FROM tasks_callback
@@ -73,12 +84,12 @@ def end_lost_leases() -> int:
     """Take running tasks from workers that are gone; not before a lease's time after the database was away from us."""
     if time.monotonic() - _back_at < settings.LEASE_SECONDS:
         return 0
-    return _all(LOST_LEASES, lifecycle.give_up, lease=settings.LEASE_SECONDS)
+    return _all(LOST_LEASES, lifecycle.give_up_many, lifecycle.give_up, lease=settings.LEASE_SECONDS)
 
 
 def expire_overdue() -> int:
     """End tasks whose deadline passed, or that waited too long for a first start."""
-    return _all(OVERDUE, lifecycle.expire)
+    return _all(OVERDUE, lifecycle.expire_many, lifecycle.expire)
 
 
 def top_up_queues() -> int:
@@ -202,8 +213,8 @@ def for_ever(stopped: Callable[[float], bool]) -> None:
     while True:
         started = time.monotonic()
         _mind_the_silence()
-        once()
-        if stopped(max(0.05, settings.SWEEP_SECONDS - (time.monotonic() - started))):
+        rest = 0 if once() >= TOGETHER else settings.SWEEP_SECONDS - (time.monotonic() - started)
+        if stopped(max(0.05, rest)):
             break
     beside.join(1)
 
@@ -222,30 +233,76 @@ def _delete_files(stopped: Callable[[float], bool]) -> None:
 
 
 def _batches(statement: str, **params: object) -> None:
-    """Repeat the statement while its batches come full."""
-    while len(rows(statement, params | {"batch": BATCH})) == BATCH:
+    """Repeat the statement while its batches come full and the duty has its turn."""
+    until = time.monotonic() + TURN_SECONDS
+    while len(rows(statement, params | {"batch": BATCH})) == BATCH and time.monotonic() < until:
         pass
 
 
-def _all(statement: str, verb: Callable[[UUID], bool], **params: object) -> int:
-    """Do the verb for every task that the statement finds, batch by batch while they come full; count those moved."""
-    moved = 0
+Together = Callable[..., int]
+Alone = Callable[[UUID], bool]
+
+
+def _all(statement: str, together: Together, alone: Alone, **params: object) -> int:
+    """End what the statement finds, account by account, while anything moves and the duty has its turn."""
+    moved, until = 0, time.monotonic() + TURN_SECONDS
     while True:
-        found = rows(statement, params | {"batch": BATCH})
-        moved_now = sum(_one(verb, task_id) for (task_id,) in found)
-        moved += moved_now
-        if len(found) < BATCH or not moved_now:
+        found = rows(statement, params | {"batch": BATCH, "apart": _apart()})
+        done = 0
+        parts = range(0, len(found), TOGETHER)
+        for first in random.sample(parts, len(parts)):  # whoever sweeps beside us is elsewhere
+            done += _some(together, alone, found[first : first + TOGETHER])
+            if time.monotonic() > until:
+                return moved + done
+        moved += done
+        if len(found) < BATCH or not (done or set(_apart()).intersection(task for task, _ in found)):
             return moved
 
 
-def _one(verb: Callable[[UUID], bool], task_id: UUID) -> bool:
-    """Do the verb for a task; whatever is wrong with that one keeps no other from its turn."""
-    here("sweep.mid_batch")
+def _some(together: Together, alone: Alone, found: list[tuple[UUID, UUID]]) -> int:
+    """End these together, or, where one of them cannot be, one by one; an account that is held makes its tasks wait."""
+    _hear()
+    accounts = list(dict.fromkeys(account for _, account in found))
+    try:
+        return together([task for task, _ in found], of=accounts)
+    except (OperationalError, InterfaceError) as error:
+        if not isinstance(error.__cause__, LockNotAvailable):
+            raise
+        logger.warning("an account is held", extra={"account": str(accounts[0])})
+        _set_apart(task for task, account in found if account == accounts[0])
+        return 0
+    except Exception as error:
+        logger.warning("%s failed, one by one then", together.__name__, extra={"error": repr(error)})
+        return sum(_one(alone, task) for task, _ in found)
+
+
+def _one(alone: Alone, task_id: UUID) -> bool:
+    """End a task; whatever is wrong with that one keeps no other from its turn."""
     _hear()
     try:
-        return verb(task_id)
+        return alone(task_id)
     except TaskNotFound:
         return False
     except Exception:
-        logger.exception("%s failed for %s", verb.__name__, task_id)
+        logger.exception("%s failed for %s", alone.__name__, task_id)
+        _set_apart([task_id])
         return False
+
+
+# Tasks that this process left alone: until when, by its own clock, and how long that was.
+_left_alone: dict[UUID, tuple[float, float]] = {}
+
+
+def _set_apart(task_ids: Iterable[UUID]) -> None:
+    for task_id in task_ids:
+        _, before = _left_alone.get(task_id, (0, APART_SECONDS / 2))
+        wait = min(before * 2, MOST_APART_SECONDS)
+        _left_alone[task_id] = time.monotonic() + wait, wait
+
+
+def _apart() -> list[UUID]:
+    """The tasks that are left alone now; those whose time was over long ago are forgotten."""
+    now = time.monotonic()
+    for task_id in [task_id for task_id, (until, _) in _left_alone.items() if until < now - MOST_APART_SECONDS]:
+        del _left_alone[task_id]
+    return [task_id for task_id, (until, _) in _left_alone.items() if until > now]

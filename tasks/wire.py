@@ -27,9 +27,9 @@ class Delta:
     text: str
 
 
-def look_on_commit(task_id: UUID) -> None:
-    """Tell whoever waits for the task to look at its row."""
-    _when_committed(partial(queues.publish, CHANNEL, task_id.hex))
+def look_on_commit(*task_ids: UUID) -> None:
+    """Tell whoever waits for one of the tasks to look at its row."""
+    _when_committed(partial(queues.publish, CHANNEL, *(task_id.hex for task_id in task_ids)))
 
 
 def say_on_commit(task_id: UUID, *, attempt: int, offset: int, text: str) -> None:

@@ -76,6 +76,24 @@ def test_an_account_that_submits_without_a_pause_is_served_all_the_while():
     assert_sound(of)
 
 
+@pytest.mark.parametrize("accounts", [1, 3])
+def test_two_sweepers_share_what_is_to_end(accounts, monkeypatch):
+    monkeypatch.setattr(sweep, "TOGETHER", 5)
+    to, owners = deployment(), [account("100") for _ in range(accounts)]
+    for of in owners:
+        for _ in range(60 // accounts):
+            submit(of, to, **CALLBACK)
+    Task.objects.update(deadline=now() - timedelta(seconds=1))
+
+    ended = together(sweep.expire_overdue, sweep.expire_overdue)
+    left = sweep.expire_overdue()
+
+    assert sum(ended) + left == 60
+    assert min(ended) > 0
+    for of in owners:
+        assert_sound(of)
+
+
 @pytest.mark.parametrize("workers", [2, 8])
 def test_workers_run_each_task_once_and_never_more_than_the_limit(workers):
     to = deployment()

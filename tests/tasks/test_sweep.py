@@ -1,6 +1,9 @@
 """What time and crashes leave behind."""
 
+import json
+import time
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.db import DatabaseError
@@ -206,24 +209,125 @@ def test_a_duty_that_fails_keeps_no_other_from_its_work(monkeypatch, caplog):
     assert "broken failed" in caplog.text
 
 
-def test_a_task_that_cannot_be_swept_keeps_no_other_waiting(caplog):
+@pytest.fixture
+def broken(monkeypatch):
+    """Tasks whose end fails, alone as together with others."""
+    ids, plain = set(), lifecycle._fail
+
+    def fail(tasks, *args, **kwargs):
+        if ids.intersection(task.id for task in tasks):
+            raise KeyError("broken")
+        plain(tasks, *args, **kwargs)
+
+    monkeypatch.setattr(lifecycle, "_fail", fail)
+    monkeypatch.setattr(sweep, "_left_alone", {})
+    return ids
+
+
+def test_a_task_that_cannot_be_swept_keeps_no_other_waiting(broken, caplog):
     tasks = [submit(), submit()]
+    broken.add(tasks[0].pk)
     for task in tasks:
         overdue(task)
 
-    def expire(task_id):
-        if task_id == tasks[0].pk:
-            raise KeyError("broken")
-        return lifecycle.expire(task_id)
-
-    assert sweep._all(sweep.OVERDUE, expire) == 1
+    assert sweep.expire_overdue() == 1
     assert str(tasks[0].pk) in caplog.text
+    assert end_of(tasks[1])[0] == "failed"
+
+
+def test_batches_of_tasks_that_cannot_be_swept_keep_no_later_one_waiting(broken, monkeypatch):
+    monkeypatch.setattr(sweep, "BATCH", 2)
+    of, to = account(), deployment()
+    tasks = [submit(of, to) for _ in range(5)]
+    broken.update(task.pk for task in tasks[:4])
+    for after, task in enumerate(tasks):
+        overdue(task, deadline=now() - timedelta(minutes=10 - after))
+
+    assert sweep.expire_overdue() == 1
+
+    assert [end_of(task)[0] for task in tasks] == ["queued"] * 4 + ["failed"]
+    assert_sound(of)
+
+
+def test_a_task_that_could_not_be_swept_is_tried_again_less_and_less_often(broken):
+    task = submit()
+    broken.add(task.pk)
+    overdue(task)
+    waits = []
+    for _ in range(9):
+        sweep.expire_overdue()
+        waits.append(sweep._left_alone[task.pk][1])
+        sweep._left_alone[task.pk] = (time.monotonic(), waits[-1])
+
+    assert sweep._apart() == []
+    assert waits == [4, 8, 16, 32, 64, 128, 256, 512, 600]
+
+    broken.clear()
+    assert sweep.expire_overdue() == 1
+
+
+def test_many_that_end_at_once_end_as_one_does():
+    to = deployment(max_retries=0)
+    told = {"callback_url": "http://127.0.0.1:9/"}
+    billing = deployment(max_retries=0, bills_partial_output=True, prices=(("characters", "0.5"),))
+    started, lost = (task_that_is(Status.RUNNING, to=to, **told) for _ in range(2))
+    streaming = task_that_is(Status.RUNNING, to=billing, input={"bound": {"characters": 4}})
+    tried, waiting = task_that_is(Status.RUNNING), submit(account(), to, **told)
+    lifecycle.publish(streaming.claimed, text="abc", offset=0, usage={"characters": Decimal(3)})
+    for task in (waiting, started, streaming):
+        overdue(task)
+    for task in (lost, tried):
+        lease_over(task)
+
+    assert (sweep.end_lost_leases(), sweep.expire_overdue()) == (2, 3)
+
+    assert end_of(waiting) == ("failed", "expired", "expired")
+    assert end_of(started) == end_of(streaming) == ("failed", "deadline_exceeded", "deadline_exceeded")
+    assert end_of(lost) == ("failed", "worker_lost", "claim_expired")
+    assert (end_of(tried)[0], tried.attempt) == ("queued", 2)
+    assert (streaming.output, buckets(streaming.account)["charged"]) == ("abc", Decimal("1.5"))
+    for task in (waiting, started, lost):
+        body = json.loads(task.callbacks.get().body)
+        assert (body["type"], body["data"]["status"]) == ("task.failed", "failed")
+    for task in (waiting, started, streaming, lost, tried):
+        assert_sound(task.account)
+
+
+def test_many_end_several_times_as_fast_together_as_alone():
+    of, to = account("1000", pending_limit=1000), deployment()
+    tasks = [submit(of, to) for _ in range(240)]
+    Task.objects.update(deadline=now() - timedelta(hours=1))
+
+    alone = timed(lambda: [lifecycle.expire(task.pk) for task in tasks[:40]]) / 40
+    together = timed(sweep.expire_overdue) / 200
+
+    assert Task.objects.filter(status="failed").count() == 240
+    assert alone / together > 3
+    assert_sound(of)
+
+
+def timed(act):
+    started = time.monotonic()
+    act()
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize(("moved", "rests"), [(sweep.TOGETHER, 0.05), (sweep.TOGETHER - 1, 1.0)])
+def test_where_much_was_to_do_the_next_tick_comes_at_once(monkeypatch, settings, moved, rests):
+    settings.SWEEP_SECONDS = 60
+    monkeypatch.setattr(sweep, "_back_at", sweep._back_at)
+    monkeypatch.setattr(sweep, "once", lambda: moved)
+    waited = []
+
+    sweep.for_ever(lambda seconds: waited.append(seconds) or True)
+
+    assert (min(waited) == 0.05) == (rests == 0.05)
 
 
 def test_the_sweeper_sweeps_until_it_is_stopped(monkeypatch):
     ticks = []
     monkeypatch.setattr(sweep, "_back_at", sweep._back_at)
-    monkeypatch.setattr(sweep, "once", lambda: ticks.append(True))
+    monkeypatch.setattr(sweep, "once", lambda: ticks.append(True) or 0)
 
     sweep.for_ever(lambda seconds: len(ticks) == 3)
 
