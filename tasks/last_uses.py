@@ -23,7 +23,8 @@ local noted = redis.call('HGETALL', KEYS[1])
 redis.call('UNLINK', KEYS[1])
 return noted
 """
-# A key that is busy just now is noted again; who waits for it while holding others might wait for ever.
+# A key that is busy just now goes without, this once: a sweeper holds several as well, and one of the two would wait
+# for the other.
 KEEP = """
 WITH free AS MATERIALIZED (
     SELECT id FROM billing_apikey WHERE id IN (SELECT key::uuid FROM jsonb_object_keys(%(uses)s::jsonb) key)

@@ -29,7 +29,8 @@ BATCH = 500
 TOGETHER = 100
 # What a duty may take of a tick; what is left is for the next, which then comes at once.
 TURN_SECONDS = 0.5
-# How long a task that cannot be ended is left alone, twice as long each time, so that it holds no other up.
+# How long a task that cannot be ended is left alone, so that it holds no other up: twice as long each time, or, where
+# only its account is held, a while that its deadline's ten seconds allow.
 APART_SECONDS, MOST_APART_SECONDS = 4.0, 600.0
 MINUTE = 60
 
@@ -269,7 +270,7 @@ def _some(together: Together, alone: Alone, found: list[tuple[UUID, UUID]]) -> i
         if not isinstance(error.__cause__, LockNotAvailable):
             raise
         logger.warning("an account is held", extra={"account": str(accounts[0])})
-        _set_apart(task for task, account in found if account == accounts[0])
+        _set_apart((task for task, account in found if account == accounts[0]), wait=APART_SECONDS)
         return 0
     except Exception as error:
         logger.warning("%s failed, one by one then", together.__name__, extra={"error": repr(error)})
@@ -285,7 +286,8 @@ def _one(alone: Alone, task_id: UUID) -> bool:
         return False
     except Exception:
         logger.exception("%s failed for %s", alone.__name__, task_id)
-        _set_apart([task_id])
+        _, before = _left_alone.get(task_id, (0, APART_SECONDS / 2))
+        _set_apart([task_id], wait=min(before * 2, MOST_APART_SECONDS))
         return False
 
 
@@ -293,11 +295,8 @@ def _one(alone: Alone, task_id: UUID) -> bool:
 _left_alone: dict[UUID, tuple[float, float]] = {}
 
 
-def _set_apart(task_ids: Iterable[UUID]) -> None:
-    for task_id in task_ids:
-        _, before = _left_alone.get(task_id, (0, APART_SECONDS / 2))
-        wait = min(before * 2, MOST_APART_SECONDS)
-        _left_alone[task_id] = time.monotonic() + wait, wait
+def _set_apart(task_ids: Iterable[UUID], *, wait: float) -> None:
+    _left_alone.update(dict.fromkeys(task_ids, (time.monotonic() + wait, wait)))
 
 
 def _apart() -> list[UUID]:

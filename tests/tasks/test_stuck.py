@@ -54,17 +54,20 @@ def overdue(*tasks):
         Task.objects.filter(pk=task.pk).update(deadline=now() - timedelta(seconds=age))
 
 
-def test_a_row_that_is_held_stops_no_sweep(held):
-    of, to = account(), deployment()
-    stuck, free = submit(of, to), submit(of, to)
+@pytest.mark.parametrize("table", ["tasks_task", "billing_account"])
+def test_a_row_that_is_held_stops_no_sweep(held, table):
+    to = deployment()
+    stuck, free = submit(account(), to), submit(account(), to)
     overdue(stuck, free)
-    held("SELECT 1 FROM tasks_task WHERE id = %s FOR UPDATE", [stuck.pk])
+    key = stuck.pk if table == "tasks_task" else stuck.account_id
+    held(f"SELECT 1 FROM {table} WHERE id = %s FOR UPDATE", [key])
 
     started = time.monotonic()
     sweep.once()
+    sweep.once()
 
     assert time.monotonic() - started < 5
-    assert Task.objects.get(pk=free.pk).status == "failed"
+    assert [Task.objects.get(pk=task.pk).status for task in (stuck, free)] == ["queued", "failed"]
 
 
 @pytest.mark.parametrize("table", ["tasks_task", "billing_account"])

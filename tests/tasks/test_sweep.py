@@ -148,6 +148,16 @@ def test_more_than_a_batch_is_swept_in_one_tick(monkeypatch):
     assert [sweep.once() for _ in range(2)] == [5, 0]
 
 
+def test_a_crowd_that_is_to_end_keeps_no_other_duty_waiting(monkeypatch):
+    monkeypatch.setattr(sweep, "TURN_SECONDS", 0)
+    monkeypatch.setattr(sweep, "TOGETHER", 2)
+    of, to = account(), deployment()
+    for _ in range(5):
+        overdue(submit(of, to))
+
+    assert sorted(sweep.expire_overdue() for _ in range(4)) == [0, 1, 2, 2]
+
+
 @pytest.fixture
 def filled(monkeypatch):
     seen = []
