@@ -109,7 +109,7 @@ def test_a_crash_takes_a_setting(settings, debug, enabled, refused):
     assert said == (("/input/fail", True) if refused else None)
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_it_succeeds_and_is_charged_for_what_it_was_told_to_use():
     every = {meter: str(number) for number, meter in enumerate(METERS, 1)}
     prices = [(meter, "0.1") for meter in (FLAT, *METERS)]
@@ -122,7 +122,7 @@ def test_it_succeeds_and_is_charged_for_what_it_was_told_to_use():
     assert buckets(task.account) == {"available": Decimal("4.4"), "held": 0, "charged": Decimal("5.6")}
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("code", CODES)
 def test_it_fails_with_the_code_that_it_was_told(code):
     task = echo(fail=code, usage={"characters": 2})
@@ -132,7 +132,7 @@ def test_it_fails_with_the_code_that_it_was_told(code):
     assert buckets(task.account) == {"available": 10, "held": 0, "charged": 0}
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_a_retryable_failure_is_tried_again_until_no_retries_are_left():
     task = echo(fail="upstream_error_retryable")
     assert (task.status, task.attempt, task.runs.get(number=1).reason_resolved) == ("queued", 2, "intermittent_task")
@@ -146,7 +146,7 @@ def test_a_retryable_failure_is_tried_again_until_no_retries_are_left():
     assert_sound(task.account)
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_usage_above_the_bound_is_charged_up_to_the_quote():
     task = echo(usage={"characters": 8}, bound={"characters": 2})
 
@@ -154,7 +154,7 @@ def test_usage_above_the_bound_is_charged_up_to_the_quote():
     assert buckets(task.account) == {"available": 7, "held": 0, "charged": 3}
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_what_was_streamed_before_a_timeout_is_billed_where_the_deployment_says_so():
     task = echo(text="abcd", usage={"characters": 4}, fail="timeout", bills_partial_output=True)
 
@@ -186,7 +186,7 @@ def test_a_crash_takes_its_process_and_leaves_what_was_streamed(enabled):
 RUN_ONE = "import django; django.setup(); from tasks.runner import run_next; run_next('crash')"
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_it_takes_no_task_while_the_setting_is_off_even_from_an_active_deployment(settings):
     to = deployment(capability="test.echo")
     settings.DEBUG = settings.ENABLE_TEST_CAPABILITIES = False
