@@ -345,5 +345,13 @@ def test_a_crash_of_ours_says_so_and_no_more(consumer, to):
     assert "secret detail" not in json.dumps(answer.json())
 
 
+def test_a_bound_that_is_no_quantity_is_a_crash_of_ours(consumer, to):
+    with mock.patch("tests.workload.capabilities.Work.bound", return_value={"audio_seconds": True}):
+        answer = consumer.create(to)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert nothing_was_written()
+
+
 def nothing_was_written():
     return not Task.objects.exists() and not Transfer.objects.exclude(kind="grant").exists()
