@@ -36,6 +36,11 @@ logger = logging.getLogger(__name__)
 
 PLACES = 200
 PLACES_A_HOST = 10
+# An account with thousands of receivers that hang leaves three quarters of a deliverer's places to others.
+PLACES_AN_ACCOUNT = 50
+# Due rows that a claim looks at; beyond, so many accounts share the look.
+LOOK = 500
+ACCOUNTS = 100
 # Bodies above the small ones also take room, in bytes: what is in memory is bounded, and small ones wait for no large.
 SMALL = 2**16
 ROOM = 12 * 2**20
@@ -53,6 +58,8 @@ PASSES = 10
 SECONDS = 30
 # While a receiver takes its time, new work is looked for this often.
 LOOK_AGAIN_SECONDS = 0.1
+# A try that could not be made is made a moment later.
+POSTPONED_SECONDS = 5.0
 MOST_PATIENCE = 86_400.0
 
 UNSENT = "The callback could not be sent: an internal error."
@@ -68,6 +75,7 @@ class Owed:
     id: UUID
     token: UUID
     task_id: UUID | None
+    account_id: UUID
     url: str
     format: str
     body: bytes
@@ -89,13 +97,17 @@ class Owed:
 
 @dataclass(frozen=True)
 class Try:
-    """One try: the answer, or the error that came instead."""
+    """One try: the answer, or the error that came instead; neither when it could not be made."""
 
     owed: Owed
     started_at: datetime
     duration_ms: int
     answer: net.Answer | None = None
     error: str | None = None
+
+    @property
+    def made(self) -> bool:
+        return self.answer is not None or self.error is not None
 
 
 @dataclass(frozen=True)
@@ -157,7 +169,9 @@ def _turn(tries: Sequence[Try], places: int, room: int) -> list[Owed]:
     """Record what came back, and lease as many as there are places and room for."""
     if tries:
         here("deliver.before_record")
-        record(tries)
+        postpone([each.owed for each in tries if not each.made])
+        if made := [each for each in tries if each.made]:
+            record(made)
         here("deliver.after_record")
     due = claim(places, room=room) if places else []
     if due:
@@ -166,7 +180,8 @@ def _turn(tries: Sequence[Try], places: int, room: int) -> list[Owed]:
 
 
 def claim(places: int, *, room: int = ROOM) -> list[Owed]:
-    """Lease due callbacks, at most ten a host, and probes of paused receivers; committed when this returns.
+    """Lease due callbacks, at most ten a host and fifty an account, and probes of paused receivers; committed when this
+    returns.
 
     Their bodies take up `room` bytes and one body more at the most, the small ones not counted.
     """
@@ -191,6 +206,9 @@ def _due(places: int, room: int) -> tuple[list[Owed], set[int]]:
         "lease": _lease(),
         "places": places,
         "a_host": PLACES_A_HOST,
+        "an_account": PLACES_AN_ACCOUNT,
+        "look": LOOK,
+        "accounts": ACCOUNTS,
         "small": SMALL,
         "room": room,
         "room_a_host": ROOM_A_HOST,
@@ -201,7 +219,13 @@ def _due(places: int, room: int) -> tuple[list[Owed], set[int]]:
 
 def _probes(places: int) -> list[Owed]:
     """The probes that are leased: one for each paused receiver whose time has come. What else it is owed waits."""
-    params = {"token": uuid4(), "lease": _lease(), "places": places, "a_host": PROBES_A_HOST}
+    params = {
+        "token": uuid4(),
+        "lease": _lease(),
+        "places": places,
+        "a_host": PROBES_A_HOST,
+        "an_account": PLACES_AN_ACCOUNT,
+    }
     with transaction.atomic(durable=True):
         probes = [Owed(*row) for row in rows(load("claim_probes"), params)]
         if probes:
@@ -220,14 +244,28 @@ async def _try(client: net.Client, owed: Owed) -> Try:
     answer = error = None
     try:
         headers = FORMATS[owed.format].headers(owed.id, owed.body, owed.secrets, int(started_at.timestamp()))
-        answer = await client.post(owed.url, body=owed.body, headers=headers)
+        answer = await client.post(owed.url, body=owed.body, headers=headers, of=owed.account_id)
         here("deliver.after_post")
+    except net.Busy:
+        pass
     except (net.ForbiddenUrl, net.Unreachable) as reason:
         error = _storable(str(reason))
     except Exception:
         logger.exception("callback not sent", extra={"callback": str(owed.id)})
         error = UNSENT
     return Try(owed, started_at, round((time.monotonic() - started) * 1000), answer, error)
+
+
+def postpone(untried: Sequence[Owed]) -> None:
+    """Let go of what there was no way to try: it is due again in a moment, and has used up nothing."""
+    if untried:
+        params = {
+            "ids": [owed.id for owed in untried],
+            "tokens": [owed.token for owed in untried],
+            "probes": [owed.probes for owed in untried],
+            "seconds": POSTPONED_SECONDS,
+        }
+        rows(load("postpone_callbacks"), params)
 
 
 def record(tries: Sequence[Try]) -> int:

@@ -9,9 +9,13 @@ import ipaddress
 import re
 import socket
 import ssl
+import threading
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -55,8 +59,14 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # What `is_global` lets pass, in some Python or formally: protocol assignments, 6to4 relays, a cloud's own host.
 NOT_PUBLIC = [ipaddress.ip_network(network) for network in ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")]
 
-# Look-ups have threads of their own, enough for all that is under way: slow name servers hold up nobody else's.
-_lookups = ThreadPoolExecutor(256, thread_name_prefix="lookup")
+# A look-up may outlive its try several times, and its thread with it. Who named the slow ones has a share of the
+# threads, and none is waited for: a try that finds no thread is not made.
+LOOKUPS = 1024
+LOOKUPS_EACH = 64
+_lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="lookup")
+_looking: Counter[Hashable] = Counter()
+_counting = threading.Lock()
+_on_behalf_of: ContextVar[Hashable] = ContextVar("on_behalf_of", default=None)
 
 
 class ForbiddenUrl(ValueError):
@@ -69,6 +79,14 @@ class Unreachable(Exception):
 
 class Unacceptable(Exception):
     """An answer came that is of no use, now or later; the message says why, to whoever named the address."""
+
+
+class Busy(Exception):
+    """Nothing was tried: as many names as may be are being looked up."""
+
+
+class NoThread(OSError):
+    """No thread is free to look the name up."""
 
 
 class Forbidden(OSError):
@@ -117,9 +135,19 @@ def _check_host(authority: str, url: str) -> URL:
             ipaddress.IPv4Address(host)
         elif not NAME.fullmatch(host.removesuffix(".")):
             raise ValueError
+        spellings = (host, parsed.host)
     except ValueError as error:
         raise ForbiddenUrl("The URL's host is not valid.") from error
+    _check_spelling(found, parsed, spellings)
     return parsed
+
+
+def _check_spelling(found: re.Match[str], parsed: URL, spellings: tuple[str | None, ...]) -> None:
+    """One host and port is written in one way, but for the case of ASCII letters: receivers take turns by it."""
+    if (found[1] or found[2]).encode().lower().decode() not in spellings:
+        raise ForbiddenUrl(f"The URL's host must be written as {parsed.host_subcomponent}.")
+    if (found[3] or "").startswith("0"):
+        raise ForbiddenUrl(f"The URL's port must be written as {parsed.port}.")
 
 
 def permits(address: str, port: int, allowed: list[Network]) -> bool:
@@ -150,6 +178,24 @@ def allowed_networks() -> list[Network]:
     return [ipaddress.ip_network(network) for network in settings.CALLBACK_ALLOWED_NETWORKS]
 
 
+def _look_up(of: Hashable, host: str, port: int, family: socket.AddressFamily) -> Future[list[Any]]:
+    """The system's answer, from a thread of its own. Raises NoThread, and never waits for one."""
+    with _counting:
+        if _looking[of] >= LOOKUPS_EACH or _looking.total() >= LOOKUPS:
+            raise NoThread
+        _looking[of] += 1
+    found = _lookups.submit(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
+    found.add_done_callback(lambda _: _looked_up(of))
+    return found
+
+
+def _looked_up(of: Hashable) -> None:
+    with _counting:
+        _looking[of] -= 1
+        if not _looking[of]:
+            del _looking[of]
+
+
 class Resolver(AbstractResolver):
     """Looks a name up and hands out the answer only if all of it is allowed."""
 
@@ -159,9 +205,7 @@ class Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await asyncio.get_running_loop().run_in_executor(
-            _lookups, socket.getaddrinfo, host, port, family, socket.SOCK_STREAM
-        )
+        found = await asyncio.wrap_future(_look_up(_on_behalf_of.get(), host, port, family))
         addresses = [(family, sockaddr[0]) for family, _, _, _, sockaddr in found]
         if not addresses or not all(permits(str(address), port, self.allowed) for _, address in addresses):
             raise Forbidden
@@ -253,9 +297,13 @@ class Client:
             wrong = ForbiddenUrl if isinstance(_cause(error), Forbidden) else Unreachable
             raise wrong(_readable(error)) from error
 
-    async def post(self, url: str, *, body: bytes, headers: dict[str, str]) -> Answer:
-        """The receiver's answer, within CALLBACK_TIMEOUT_SECONDS. Raises ForbiddenUrl or Unreachable."""
+    async def post(self, url: str, *, body: bytes, headers: dict[str, str], of: Hashable = None) -> Answer:
+        """The receiver's answer, within CALLBACK_TIMEOUT_SECONDS. Raises ForbiddenUrl, Unreachable or Busy.
+
+        `of` is whoever named the URL: look-ups on behalf of one leave threads for those of others.
+        """
         target = check_url(url)
+        _on_behalf_of.set(of)
         try:
             async with asyncio.timeout(self.timeout) as limit:
                 response = await self._session.post(target, data=body, headers=headers, allow_redirects=False)
@@ -263,6 +311,8 @@ class Client:
         except TimeoutError as error:
             raise Unreachable(f"No answer within {self.timeout:g} s.") from error
         except (aiohttp.ClientError, OSError) as error:
+            if isinstance(_cause(error), NoThread):
+                raise Busy from error
             raise Unreachable(_readable(error)) from error
 
     def _socket(self, info: Any) -> socket.socket:
@@ -328,6 +378,8 @@ def _readable(error: Exception) -> str:
     match cause:
         case Forbidden():
             return "The address is not allowed: it must be public, on port 80 or 443."
+        case NoThread():
+            return "Too many host names are being looked up."
         case socket.gaierror():
             return "The host name could not be resolved."
         case ConnectionRefusedError():

@@ -56,8 +56,13 @@ DUE_CALLBACKS = """
 SELECT EXISTS (SELECT FROM tasks_callback
     WHERE status = 'pending' AND waits_for_id IS NULL AND next_attempt_at <= now()
         AND (lease_expires_at IS NULL OR lease_expires_at <= now()))
-    OR EXISTS (SELECT FROM waited_receivers() w JOIN tasks_receiver r ON r.id = w
-    WHERE r.paused_at IS NULL OR r.next_probe_at <= now() AND (r.probing_until IS NULL OR r.probing_until <= now()))
+    OR EXISTS (SELECT FROM tasks_receiver
+    WHERE next_probe_at <= now() AND (probing_until IS NULL OR probing_until <= now()))
+"""
+# What began to wait in the moment in which its receiver was found idle, or working, is not forgotten there.
+OVERLOOKED = """
+UPDATE tasks_receiver SET next_probe_at = now()
+WHERE id IN (SELECT waited_receivers()) AND next_probe_at IS NULL RETURNING id
 """
 # Attempts of callbacks that may still be tried stay, however old.
 OLD_ATTEMPTS = """
@@ -109,6 +114,13 @@ def wake_callbacks() -> int:
     return 0
 
 
+def find_overlooked() -> int:
+    """Look again at receivers that callbacks wait for and whose time was not set."""
+    if _a_minute_has_passed("receivers"):
+        rows(OVERLOOKED, {})
+    return 0
+
+
 def end_waits() -> int:
     """End callbacks that waited too long for a paused receiver, as failed."""
     _batches(load("end_waits"), days=settings.CALLBACK_PAUSE_DAYS)
@@ -152,6 +164,7 @@ DUTIES: tuple[Callable[[], int], ...] = (
     end_lost_leases,
     expire_overdue,
     top_up_queues,
+    find_overlooked,
     wake_callbacks,
     end_waits,
     forget_attempts,

@@ -56,7 +56,9 @@ class Callback(models.Model):
         permissions = [("redeliver_callback", "Can redeliver a callback")]
         indexes = [
             models.Index("next_attempt_at", condition=OPEN, name="callback_due"),
-            models.Index("host", "next_attempt_at", "id", condition=OPEN, name="callback_turn"),
+            models.Index("account", "host", "next_attempt_at", "id", condition=OPEN, name="callback_turn"),
+            models.Index("account", "next_attempt_at", condition=OPEN, name="callback_owing"),
+            models.Index("lease_expires_at", condition=Q(lease_expires_at__isnull=False), name="callback_leased"),
             models.Index("account", MD5(ENDPOINT), condition=OPEN, name="callback_receiver"),
             models.Index("waits_for", "next_attempt_at", "id", condition=WAITING, name="callback_waiting"),
             models.Index("waits_since", condition=WAITING, name="callback_waits"),

@@ -1,11 +1,16 @@
 from django.db import models
-from django.db.models import F, Func, Value
+from django.db.models import F, Func, Q, Value
 from django.db.models.functions import MD5, Coalesce, Left, Lower
 
 from billing.models import Account
 
-# The host and port of a URL: what a receiver's turn goes by. Never null, so that no row is passed over.
-HOST = Coalesce(Left(Lower(Func(F("url"), Value("^[^/]*//([^/?#]*)"), function="substring")), 255), Value(""))
+AUTHORITY = Lower(Func(F("url"), Value("^[^/]*//([^/?#]*)"), function="substring"))
+# The host and port of a URL, the web's own ports left out: what a receiver's turn goes by, in one spelling since only
+# one is taken. Never null, so that no row is passed over.
+HOST = Coalesce(
+    Left(Func(AUTHORITY, Value(r"\.?(:0*(80|443)|(:[0-9]+))?$"), Value(r"\3"), function="regexp_replace"), 255),
+    Value(""),
+)
 # A URL without its query: what a receiver is known by.
 ENDPOINT = Func(F("url"), Value("?"), Value(1), function="split_part", output_field=models.TextField())
 
@@ -25,7 +30,10 @@ class Receiver(models.Model):
     recovered_at = models.DateTimeField(null=True, help_text="When a callback was delivered after failures.")
     paused_at = models.DateTimeField(null=True)
     probes = models.PositiveIntegerField(default=0, help_text="That failed since it was paused.")
-    next_probe_at = models.DateTimeField(null=True)
+    next_probe_at = models.DateTimeField(
+        null=True,
+        help_text="Or, when it works again, since when those that waited are let go. None while nothing waits.",
+    )
     probing_until = models.DateTimeField(null=True, help_text="A probe is under way, at the latest until then.")
     probe = models.ForeignKey(
         "tasks.Callback", models.SET_NULL, null=True, related_name="+", help_text="The callback that probes next."
@@ -33,7 +41,10 @@ class Receiver(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(F("account"), MD5("url"), name="one_receiver_an_account_and_url")]
-        indexes = [models.Index("last_failure_at", name="receiver_failed")]
+        indexes = [
+            models.Index("last_failure_at", name="receiver_failed"),
+            models.Index("next_probe_at", condition=Q(next_probe_at__isnull=False), name="receiver_due"),
+        ]
 
     def __str__(self) -> str:
         return self.url

@@ -18,8 +18,8 @@ WITH locked AS MATERIALIZED (
         ON r.account_id = h.account_id AND md5(r.url) = md5(h.url) AND r.url = h.url
     WHERE NOT h.works OR r.failures > 0 ORDER BY r.account_id, r.url FOR NO KEY UPDATE OF r
 ), recovered AS (
-    UPDATE tasks_receiver r SET failures = 0, recovered_at = now(), paused_at = NULL, probes = 0, next_probe_at = NULL,
-        probing_until = NULL, probe_id = NULL
+    UPDATE tasks_receiver r SET failures = 0, recovered_at = now(), paused_at = NULL, probes = 0,
+        next_probe_at = CASE WHEN r.paused_at IS NOT NULL THEN now() ELSE r.next_probe_at END, probing_until = NULL, probe_id = NULL
     FROM known WHERE r.id = known.id AND known.works
 ), failing AS (
     INSERT INTO tasks_receiver AS r (account_id, url, failures, last_error, last_failure_at, probes, paused_at, next_probe_at)
@@ -30,8 +30,8 @@ WITH locked AS MATERIALIZED (
     SET (failures, last_error, last_failure_at, probes, paused_at, next_probe_at, probing_until) = (
         SELECT r.failures + h.failures, h.last_error, now(), r.probes + h.probes,
             CASE WHEN r.failures + h.failures >= %(failures)s THEN coalesce(r.paused_at, now()) END,
-            CASE WHEN r.failures + h.failures < %(failures)s THEN NULL
-                WHEN r.paused_at IS NOT NULL AND h.probes = 0 THEN r.next_probe_at
+            CASE WHEN r.failures + h.failures < %(failures)s THEN r.next_probe_at
+                WHEN r.paused_at IS NOT NULL AND h.probes = 0 THEN coalesce(r.next_probe_at, now())
                 ELSE now() + make_interval(secs => greatest(h.asked,
                     (%(pauses)s::float8[])[least(r.probes + h.probes + 1, cardinality(%(pauses)s::float8[]))])) END,
             CASE WHEN h.probes = 0 THEN r.probing_until END

@@ -196,7 +196,11 @@ def test_an_empty_body_cannot_be_owed_again(woken):
     [
         ("http://Example.COM/x", "example.com"),
         ("https://example.com:8443?x", "example.com:8443"),
-        ("http://[::1]:80/", "[::1]:80"),
+        ("http://example.com.:080/", "example.com"),
+        ("https://example.com:443", "example.com"),
+        ("http://example.com.:8080/", "example.com:8080"),
+        ("http://[::1]:80/", "[::1]"),
+        ("http://[::80]/", "[::80]"),
         ("nonsense", ""),
         ("http://" + "é" * 2000, "é" * 255),
     ],

@@ -1,5 +1,6 @@
 """Several deliverers at once, in their own processes: caps hold, a host that hangs delays no other, none is lost."""
 
+import time
 from collections import Counter
 from datetime import timedelta
 
@@ -157,13 +158,50 @@ def test_a_hundred_thousand_that_wait_cost_a_claim_nothing():
         owe(task, [url] * 1000)
     owe(other, [url] * 5)
     Callback.objects.filter(task=other).update(next_attempt_at=now() + timedelta(milliseconds=1))
+    waiting = Callback.objects.filter(waits_for__isnull=False)
 
-    until(lambda: [each.task_id for each in delivery.claim(200)] == [other.pk] * 5, within=20)
+    until(lambda: now() > Callback.objects.filter(task=other).latest("next_attempt_at").next_attempt_at, within=1)
+    assert [each.task_id for each in delivery.claim(200)] == [other.pk] * 5
+    until(lambda: delivery.claim(200) == [] and waiting.count() == 100_000, within=20)
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE tasks_callback")
     begun = now()
     for _ in range(20):
         assert delivery.claim(200) == []
 
-    assert Callback.objects.filter(waits_for__isnull=False).count() == 100_000
+    assert waiting.count() == 100_000
     assert (now() - begun) / 20 < timedelta(milliseconds=25)
+
+
+COPIES = """
+INSERT INTO tasks_callback (id, task_id, account_id, event, url, format, body, status, tries_left, next_attempt_at)
+SELECT gen_random_uuid(), task_id, account_id, event, 'http://x' || number || '.example.com/', format, body, 'pending',
+    5, now() + interval '20 hours' FROM tasks_callback, generate_series(1, 100000) number
+"""
+PAUSED = """
+WITH receiver AS (
+    INSERT INTO tasks_receiver (account_id, url, failures, last_failure_at, paused_at, probes, next_probe_at)
+    SELECT account_id, url, 10, now(), now(), 0, now() + interval '1 hour' FROM tasks_callback WHERE status = 'pending'
+    LIMIT 20000 RETURNING id, url
+)
+UPDATE tasks_callback c SET waits_for_id = receiver.id, waits_since = now() FROM receiver WHERE receiver.url = c.url
+"""
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize("statements", [[], [PAUSED]])
+def test_a_hundred_thousand_hosts_that_wait_cost_a_claim_nothing(statements):
+    of, to = account("100"), deployment()
+    task_that_is(Status.SUCCEEDED, callback_url="http://127.0.0.1:9/", of=account("100"), to=to)
+    with connection.cursor() as cursor:
+        for statement in (COPIES, "UPDATE tasks_callback SET status = 'failed' WHERE url LIKE '%:9/'", *statements):
+            cursor.execute(statement)
+        cursor.execute("VACUUM ANALYZE tasks_callback, tasks_receiver")
+    took = []
+    for _ in range(10):
+        task = task_that_is(Status.SUCCEEDED, callback_url="http://127.0.0.1:9/", of=of, to=to)
+        begun = time.monotonic()
+        assert [each.task_id for each in delivery.claim(200)] == [task.pk]
+        took.append(time.monotonic() - begun)
+
+    assert sorted(took)[5] < 0.1

@@ -18,6 +18,7 @@ from billing.credentials import decrypt, encrypt, new_callback_secret
 from billing.models import Account
 from tasks import callbacks, content, delivery, events, jobs, net, queues, sweep
 from tasks.models import Callback, CallbackAttempt, Task, TaskEvent
+from tasks.models import Receiver as Known
 from tasks.statuses import Status
 from tests.builders import account, deployment, task_that_is
 from tests.faults.processes import deliverer, kill_group, until
@@ -351,6 +352,59 @@ def test_more_than_ten_of_a_host_are_delivered_one_turn_after_the_other():
 
     assert len(receiver.requests) == 45
     assert set(Callback.objects.values_list("status", flat=True)) == {"delivered"}
+
+
+def test_an_account_leaves_places_to_others_however_much_it_is_owed_and_since_when(monkeypatch):
+    monkeypatch.setattr(delivery, "LOOK", 4)
+    monkeypatch.setattr(delivery, "PLACES_AN_ACCOUNT", 3)
+    many, one, to = account("100"), account("100"), deployment()
+    for port in range(1, 13):
+        owed(f"http://127.0.0.1:{port}/", of=many, to=to)
+    other = owed("http://127.0.0.1:99/", of=one, to=to)
+
+    claimed = delivery.claim(200)
+
+    assert [each.account_id for each in claimed].count(many.pk) == 3
+    assert {each.id for each in claimed if each.account_id == one.pk} == {other.pk}
+    assert delivery.claim(200) == []
+
+
+def test_accounts_take_turns_when_places_are_few():
+    many, one, to = account("100"), account("100"), deployment()
+    for port in (1, 2, 3):
+        owed(f"http://127.0.0.1:{port}/", of=many, to=to)
+    owed("http://127.0.0.1:99/", of=one, to=to)
+
+    assert [each.account_id for each in delivery.claim(1)] == [many.pk]
+    assert [each.account_id for each in delivery.claim(1)] == [one.pk]
+
+
+def test_a_host_with_more_due_than_a_claim_looks_at_hides_no_other(monkeypatch):
+    monkeypatch.setattr(delivery, "LOOK", 12)
+    of, to = account("100"), deployment()
+    for _ in range(25):
+        owed("http://127.0.0.1:9/", of=of, to=to)
+    other = owed("http://127.0.0.1:99/", of=of, to=to)
+
+    assert other.pk in {each.id for each in delivery.claim(200)}
+    assert delivery.claim(200) == []
+
+
+def test_a_try_that_found_no_thread_for_its_look_up_is_not_made(monkeypatch):
+    monkeypatch.setattr(net, "LOOKUPS_EACH", 0)
+    with Receiver() as receiver:
+        callback = owed(receiver.url.replace("127.0.0.1", "localhost"))
+        delivery.deliver_due()
+        callback.refresh_from_db()
+        assert (callback.status, callback.tries_left, callback.attempt_count) == ("pending", 3, 0)
+        assert (callback.lease_token, Known.objects.count(), attempts(callback)) == (None, 0, [])
+        assert now() < callback.next_attempt_at < now() + timedelta(seconds=6)
+
+        monkeypatch.setattr(net, "LOOKUPS_EACH", 64)
+        Callback.objects.update(next_attempt_at=now())
+        delivery.deliver_due()
+
+    assert attempts(callback) == [(1, 200, None)]
 
 
 def test_the_longest_due_go_first():

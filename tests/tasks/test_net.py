@@ -5,6 +5,7 @@ import datetime
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 
 import pytest
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tasks import net
+from tests.faults.processes import until
 from tests.receiver import RawServer, Receiver, Reply
 
 PUBLIC = "93.184.215.14"
@@ -77,6 +79,25 @@ def names(monkeypatch):
 )
 def test_a_url_that_may_be_called(url):
     assert net.check_url(url).scheme in ("http", "https")
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://\uff45xample.com/", "host must be written as example.com."),
+        ("http://example。com/", "host must be written as example.com."),
+        ("http://①.1.1.1/", "host must be written as 1.1.1.1."),
+        ("http://[2606:4700:0::1111]/", "host must be written as [2606:4700::1111]."),
+        ("http://[2606:4700::0.0.17.17]/", "host must be written as [2606:4700::1111]."),
+        ("http://example.com:080/", "port must be written as 80."),
+        ("http://example.com:00443/", "port must be written as 443."),
+    ],
+)
+def test_a_host_and_port_are_written_in_one_way(url, says):
+    with pytest.raises(net.ForbiddenUrl) as refused:
+        net.check_url(url)
+
+    assert str(refused.value) == f"The URL's {says}"
 
 
 @pytest.mark.parametrize(
@@ -204,7 +225,8 @@ def test_no_spelling_of_loopback_is_connected_to(closed, host):
     with Receiver() as receiver:
         said = post(f"http://{host}:{receiver.port}/hook")
 
-    assert said in (NOT_ALLOWED, "The URL's host is not valid.", "The host name could not be resolved.")
+    refusals = (NOT_ALLOWED, "The URL's host is not valid.", "The host name could not be resolved.")
+    assert said in refusals or said.startswith("The URL's host must be written as ")
     assert receiver.connections == 0
 
 
@@ -326,6 +348,34 @@ def test_a_slow_name_server_is_not_waited_for(settings, monkeypatch):
 
     assert post("http://slow.example.com/") == "No answer within 0.1 s."
     assert time.monotonic() - started < 0.4
+
+
+def test_slow_names_of_one_leave_the_look_ups_of_another_alone(settings, monkeypatch):
+    settings.CALLBACK_TIMEOUT_SECONDS = 1
+    plain, over = socket.getaddrinfo, threading.Event()
+    monkeypatch.setattr(net, "LOOKUPS_EACH", 3)
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest: over.wait(5) and [] if "slow" in host else plain(host, *rest)
+    )
+
+    async def all_at_once():
+        async with net.Client() as client:
+            urls = [f"http://{number}.slow.example.com/" for number in range(5)]
+            ways = [client.post(url, body=b"", headers={}, of="one") for url in urls]
+            other = client.post(receiver.url.replace("127.0.0.1", "localhost"), body=b"", headers={}, of="another")
+            return await asyncio.gather(*ways, other, return_exceptions=True)
+
+    try:
+        with Receiver() as receiver:
+            *slow, other = asyncio.run(all_at_once())
+            *later, _ = asyncio.run(all_at_once())
+    finally:
+        over.set()
+
+    assert [type(each) for each in slow] == [net.Unreachable] * 3 + [net.Busy] * 2
+    assert {type(each) for each in later} == {net.Busy}
+    assert other.status == 200
+    until(lambda: not net._looking, within=5)
 
 
 def test_errors_can_be_read(monkeypatch):

@@ -304,7 +304,40 @@ def test_the_sweeper_wakes_for_a_probe_and_for_what_waits_in_vain(owe, monkeypat
     assert woke(next_probe_at=now())
     assert not woke(probing_until=now() + timedelta(minutes=1))
     assert woke(probing_until=now())
-    assert woke(paused_at=None, next_probe_at=None)
+    assert woke(paused_at=None, next_probe_at=now())
+    assert not woke(next_probe_at=None)
+    monkeypatch.setattr(sweep, "_done_at", {})
+    sweep.find_overlooked()
+    assert woke()
+
+
+def test_one_for_which_nothing_waits_is_looked_at_again_when_something_does(owe):
+    of, url = account("100"), "http://127.0.0.1:9/"
+    pause(owe, url, of=of)
+    Callback.objects.update(status="failed", waits_for=None, waits_since=None)
+    Known.objects.update(next_probe_at=now())
+
+    assert delivery.claim(200) == []
+    assert Known.objects.get().next_probe_at is None
+
+    owe(1, url, of=of)
+    assert [each.probes for each in delivery.claim(200)] == [Known.objects.get().pk]
+
+
+def test_probes_leave_places_to_other_accounts(owe, monkeypatch):
+    monkeypatch.setattr(delivery, "PLACES_AN_ACCOUNT", 2)
+    many, one = account("100"), account("100")
+    for of, ports in ((many, (3, 4, 5, 6)), (one, (7,))):
+        for port in ports:
+            owe(1, f"http://127.0.0.1:{port}/", of=of)
+    for callback in Callback.objects.all():
+        receiver = Known.objects.create(
+            account=callback.account, url=callback.url, last_failure_at=now(), paused_at=now(), next_probe_at=now()
+        )
+        Callback.objects.filter(pk=callback.pk).update(waits_for=receiver, waits_since=now())
+
+    assert sorted(each.url[-3:] for each in delivery.claim(200)) == [":3/", ":4/", ":7/"]
+    assert delivery.claim(200) == []
 
 
 def test_three_receivers_of_a_host_are_probed_at_a_time(owe):
