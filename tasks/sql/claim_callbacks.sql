@@ -48,8 +48,9 @@ WITH RECURSIVE under_way AS MATERIALIZED (
     UNION
     SELECT a.account_id, c.host FROM account a CROSS JOIN LATERAL (
         SELECT c.host FROM tasks_callback c
-        WHERE c.status = 'pending' AND c.waits_for_id IS NULL AND c.account_id = a.account_id AND c.next_attempt_at <= now()
-        ORDER BY c.next_attempt_at LIMIT (SELECT rows FROM each)) c
+        WHERE c.status = 'pending' AND c.waits_for_id IS NULL AND c.next_attempt_at <= now()
+            AND c.account_id BETWEEN a.account_id AND a.account_id -- an order of its own index, not of everybody's due rows
+        ORDER BY c.account_id, c.next_attempt_at LIMIT (SELECT rows FROM each)) c
 ), free AS (
     SELECT c.*, t.account_id, t.host, row_number() OVER (PARTITION BY t.account_id, t.host ORDER BY c.next_attempt_at, c.id) AS nth
     FROM turn t LEFT JOIN of_host h USING (host) CROSS JOIN LATERAL (
