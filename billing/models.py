@@ -123,6 +123,9 @@ POST_TRANSFER = """
     RETURN NEW;
 """
 
+# An account that was low is so until here: holds and releases about the threshold do not tell it each time.
+NO_LONGER_LOW = "NEW.low_balance_threshold + greatest(NEW.low_balance_threshold / 10, 1)"
+
 # What the two checks at commit look for. They refuse what the guards cannot see coming: the trigger of somebody else's
 # table, whose depth is two as well, and ON CONFLICT, which keeps what POST_TRANSFER did and drops its row.
 NO_TRANSFER_SAYS_SO = """
@@ -177,7 +180,9 @@ class Account(models.Model):
         help_text="Fewer available credits than this are told to the account's webhook endpoints.",
     )
     low_since = models.DateTimeField(
-        null=True, editable=False, help_text="Since when fewer credits are available than the threshold."
+        null=True,
+        editable=False,
+        help_text="Since fewer credits than the threshold were available, until they rose a tenth above it.",
     )
 
     pending = models.PositiveIntegerField(default=0, editable=False, help_text="Tasks accepted and not yet final.")
@@ -248,7 +253,8 @@ class Account(models.Model):
                     "NEW.low_balance_threshold IS NOT NULL OR OLD.low_since IS NOT NULL OR NEW.low_since IS NOT NULL"
                 ),
                 func="NEW.low_since := CASE WHEN NEW.available < NEW.low_balance_threshold "
-                "THEN coalesce(OLD.low_since, clock_timestamp()) END; RETURN NEW;",
+                "THEN coalesce(OLD.low_since, clock_timestamp()) "
+                f"WHEN NEW.available < {NO_LONGER_LOW} THEN OLD.low_since END; RETURN NEW;",
             ),
             HardTrigger(
                 name="an_account_is_never_replaced",

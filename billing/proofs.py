@@ -183,7 +183,9 @@ ACCOUNTS_ARE_LOW = """
 SELECT format('account %s: available %s, threshold %s, but low since %s', id, available, low_balance_threshold,
     low_since)
 FROM billing_account
-WHERE (low_since IS NOT NULL) <> coalesce(available < low_balance_threshold, false) ORDER BY id LIMIT 1
+WHERE CASE WHEN low_since IS NULL THEN available < low_balance_threshold
+    ELSE coalesce(available >= low_balance_threshold + greatest(low_balance_threshold / 10, 1), true) END
+ORDER BY id LIMIT 1
 """
 
 REFUNDS_ARE_COVERED = """
@@ -276,7 +278,7 @@ CHECKS: list[Check] = [
     Check("months_are_counted", "a month's spending is its holds less its releases", MONTHS_ARE_COUNTED),
     Check("keys_are_counted", "a key's spending is its holds less its releases, in its month", KEYS_ARE_COUNTED),
     Check("holds_name_their_key", "a charge is of the key that its hold names", HOLDS_NAME_THEIR_KEY),
-    Check("accounts_are_low", "an account is low exactly while it has less than its threshold", ACCOUNTS_ARE_LOW),
+    Check("accounts_are_low", "an account is low from below its threshold to a tenth above it", ACCOUNTS_ARE_LOW),
     Check("charges_are_of_one_account", "a task moves one account's credits only", CHARGES_ARE_OF_ONE_ACCOUNT),
     Check("refunds_are_covered", "0 <= refunded <= charged, per task", REFUNDS_ARE_COVERED),
     Check("accounts_hold_for_tasks", "an account's held and charged are its tasks'", ACCOUNTS_HOLD_FOR_TASKS),

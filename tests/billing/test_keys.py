@@ -34,6 +34,12 @@ def hold(by: ApiKey, amount: str):
     return task_id
 
 
+def back(mine: Account, available: Decimal) -> None:
+    """Have so many credits available again."""
+    by = available - Account.objects.get(pk=mine.pk).available
+    ledger.adjust(mine.pk, by, key=str(uuid4()), reason="r", actor="test")
+
+
 def spent(of: ApiKey) -> Decimal:
     return ApiKey.objects.get(pk=of.pk).month_spent
 
@@ -178,8 +184,9 @@ def test_a_secret_is_cut_from_a_text_and_its_prefix_stays():
     assert said == f"Bearer {secret[:16]}…, {secret[:16]}…"
 
 
-def test_an_account_is_low_from_the_fall_below_its_threshold_to_the_rise_above_it():
-    mine = account("10", low_balance_threshold=4)
+@pytest.mark.django_db(transaction=True)
+def test_an_account_is_low_from_the_fall_below_its_threshold_to_the_rise_a_tenth_above_it():
+    mine = account("10", low_balance_threshold=4, credit_limit=1)
     spender, _ = key(mine)
 
     def low():
@@ -195,6 +202,14 @@ def test_an_account_is_low_from_the_fall_below_its_threshold_to_the_rise_above_i
     assert low() == since
     settle(mine, first, EMPTY, held="6")
     assert low() is None
+    for threshold, until in (("8", "9"), ("0", "1"), ("50", "55")):
+        Account.objects.filter(pk=mine.pk).update(low_balance_threshold=Decimal(threshold))
+        back(mine, Decimal(threshold) - Decimal("0.0001"))
+        since = low()
+        back(mine, Decimal(until) - Decimal("0.0001"))
+        assert (low(), audit.run().holds) == (since, True)
+        back(mine, Decimal(until))
+        assert (low(), audit.run().holds) == (None, True)
     Account.objects.filter(pk=mine.pk).update(low_balance_threshold=100)
     assert low() is not None
     Account.objects.filter(pk=mine.pk).update(low_since=None)
