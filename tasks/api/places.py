@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -63,7 +64,15 @@ class Places:
         for key_id in {key_id for _, key_id in taken}:
             with queues.broker("places") as broker:
                 if broker:
-                    broker.eval(RENEW, 1, _name(key_id), LEASE_SECONDS, *(p for p, k in taken if k == key_id))
+                    self._renew(broker, key_id, [place for place, of in taken if of == key_id])
+
+    def _renew(self, broker: Any, key_id: UUID, kept: list[str]) -> None:
+        """Keep these places of a key, but none that was left meanwhile: that would be taken by nobody."""
+        broker.eval(RENEW, 1, _name(key_id), LEASE_SECONDS, *kept)
+        with self._lock:
+            left = [place for place in kept if place not in self._taken]
+        if left:
+            broker.zrem(_name(key_id), *left)
 
     def _take(self, key_id: UUID) -> str:
         place = uuid4().hex

@@ -139,18 +139,20 @@ class Stream:
         return b"".join(self._told(News(*row)))
 
     def _told(self, news: News) -> Iterator[bytes]:
-        """The events, but an end after the text that it ends; then the present state, unless an event tells it."""
-        events = news.events
-        if len(events) == MOST_EVENTS:
-            yield from map(_event, events)
+        """The events, but an end after the text that it ends; then the present state, unless an event tells it.
+
+        No text follows an end. A full page may not be all, and waits with the text for the end or for the last page.
+        """
+        events, more = news.events, len(news.events) == MOST_EVENTS
+        end = next((place for place, (_, kind, _) in enumerate(events) if kind in ENDS), len(events))
+        yield from map(_event, events[:end])
+        if end < len(events) or not (more or news.final):
+            yield self._text_of(news)
+        yield from map(_event, events[end:])
+        if more:
             self.after = int(events[-1][0])
             self._watch.tell()
             return
-        end = next((place for place, (_, kind, _) in enumerate(events) if kind in ENDS), len(events))
-        yield from map(_event, events[:end])
-        if events or not news.final:
-            yield self._text_of(news)
-        yield from map(_event, events[end:])
         told = max([self.after, *(int(number) for number, _, _ in events)])
         if not news.final and (news.seq > told or not self._began):
             yield _event([str(news.seq), "task.progress", news.progress])

@@ -139,7 +139,8 @@ def test_whoever_comes_back_at_any_moment_with_any_seq_is_told_what_is_left(cons
             events = told(consumer, task, Last_Event_ID=str(seen))
 
             assert rows(events) == [row for row in whole if row[0] > seen]
-            assert text_of(events) == run.partial_text
+            ended = task.completed_at and seen >= 8
+            assert text_of(events) == ("" if ended else run.partial_text)
             present = [(e.id, e.data["data"]["percent"]) for e in events if e.type == "task.progress"]
             assert present == ([] if task.completed_at else [(task.seq, task.progress["percent"])])
 
@@ -154,6 +155,22 @@ def test_an_end_comes_after_the_text_that_it_ends(consumer):
     lifecycle.succeed(claimed, output=None, usage={}, warnings=[])
 
     assert [e.type for e in told(consumer, task)] == ["task.queued", "task.running", "output.text", "task.succeeded"]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_the_whole_text_comes_before_the_end_and_none_after_it_however_pages_fall(consumer, monkeypatch, size):
+    monkeypatch.setattr("tasks.api.streaming.MOST_EVENTS", size)
+    *_, task = a_life(consumer)
+
+    for seen in range(9):
+        answer = ask(consumer, task, after=seen)
+        events = parse(b"".join(answer.streaming_content))
+        answer.close()
+
+        end = next((place for place, event in enumerate(events) if event.type == "task.succeeded"), 0)
+        assert rows(events) == list(task.events.filter(seq__gt=seen).order_by("seq").values_list("seq", "type"))
+        assert text_of(events[:end]) == ("Grüße, 𝄞 world" if seen < 8 else "")
+        assert text_of(events[end:]) == ""
 
 
 def test_who_has_been_told_the_end_need_not_come_back(consumer):
@@ -375,6 +392,17 @@ def test_a_place_that_is_held_is_renewed(consumer):
         held.renew()
 
         assert broker.zscore(name, place) > time.time() + counted.LEASE_SECONDS - 5
+
+
+def test_a_place_that_is_left_while_it_is_renewed_is_free(consumer, monkeypatch):
+    held, name = Places(), counted._name(consumer.api_key.pk)
+    place = held._take(consumer.api_key.pk)
+    with redis.from_url(configured.REDIS_URL) as broker:
+        held._leave(consumer.api_key.pk, place)
+
+        held._renew(broker, consumer.api_key.pk, [place])
+
+        assert broker.zcard(name) == 0
 
 
 @pytest.fixture
