@@ -5,9 +5,11 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from tasks.api.document import docs
+from tasks.api.errors import not_found
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("v1", not_found),
     path("v1/", include("tasks.api.urls")),
     path("docs/", docs, name="docs"),
     path("admin/", admin.site.urls),

@@ -46,8 +46,8 @@ CODES = {
     ),
     "forbidden": Code(
         403,
-        "The request is not allowed, as a link with a wrong signature is not.",
-        "Ask for the link again.",
+        "The request is not allowed, as a link with a wrong signature is not, nor plain HTTP where HTTPS is spoken.",
+        "Ask for the link again; send `https://`, and have a key replaced that was sent in the clear.",
     ),
     "insufficient_scope": Code(
         403,

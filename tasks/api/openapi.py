@@ -18,12 +18,13 @@ from tasks.capabilities.inputs import Input
 
 Shown = dict[str, Any]
 
-EVERYWHERE = ("invalid_header", "internal_error", "unavailable")
+EVERYWHERE = ("invalid_header", "forbidden", "internal_error", "unavailable")
 WITH_A_KEY = (
     "unauthorized",
     "invalid_api_key",
     "account_disabled",
     "insufficient_scope",
+    "invalid_request",
     "rate_limited",
     "not_acceptable",
 )

@@ -78,7 +78,7 @@ WEBHOOKS = {
     "task.canceled": ("A task was canceled.", "Task"),
     "task.refunded": ("Credits of a task were given back. Only webhook endpoints are told.", "Task"),
     "account.balance_low": (
-        "The available credits, what is held left out, fell below the account's threshold; told again after a rise.",
+        "The available credits, held ones left out, fell below the threshold; told again after a rise a tenth above.",
         "Account",
     ),
 }
@@ -336,7 +336,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         description=(
             "From now on each event that `events` names is sent to the URL, signed with your account's callback "
             "secret, with the same tries as a task's own callback and beside it. An account has at most ten, and one "
-            "for a URL."
+            "for a URL. Events of tasks need the scope `tasks:read` besides, `account.balance_low` needs "
+            "`billing:read`: a key passes on what it may read."
         ),
         body=schema_endpoints.CreateWebhookEndpoint,
         example="create_webhook_endpoint",

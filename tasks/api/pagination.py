@@ -97,5 +97,6 @@ def _after(request: Request, filters: str) -> str | None:
 
 def _fingerprint(request: Request) -> str:
     """What a cursor is bound to: the list, the account and every filter."""
-    pairs = sorted(pair for pair in parse_qsl(request.META.get("QUERY_STRING", "")) if pair[0] not in FREE)
+    given = parse_qsl(request.META.get("QUERY_STRING", ""), keep_blank_values=True)
+    pairs = sorted(pair for pair in given if pair[0] not in FREE)
     return hashlib.sha256(repr((request.path, request.user.account_id, pairs)).encode()).hexdigest()[:16]

@@ -77,7 +77,7 @@ def _take(api_key_id: UUID, limit: int, requests: int) -> Rate | None:
         _left_alone_until = time.monotonic() + LEFT_ALONE_SECONDS
         logger.warning("requests are not counted", extra={"error": repr(error)})
         return None
-    return Rate(limit, max(0, limit - used), ceil(left / 1000), bool(passed) or not requests)
+    return Rate(limit, max(0, limit - used), max(1, ceil(left / 1000)), bool(passed) or not requests)
 
 
 @cache

@@ -138,6 +138,40 @@ def test_a_low_balance_is_told_once_until_it_has_risen():
     assert audit.run().holds
 
 
+def test_holds_and_releases_about_the_threshold_tell_a_low_balance_once():
+    mine = account("10")
+    Account.objects.filter(pk=mine.pk).update(low_balance_threshold=Decimal("9.5"))
+    asks, to = endpoint(mine, "account.balance_low"), deployment()
+
+    for _ in range(4):
+        lifecycle.cancel(submit(mine, to).pk, by="test")
+
+    assert told(asks) == [("account.balance_low", "pending")]
+    assert audit.run().holds
+
+
+@pytest.mark.parametrize(
+    ("event", "scopes", "missing"),
+    [
+        ("task.succeeded", ["tasks:write", "billing:read"], "tasks:read"),
+        ("task.refunded", ["tasks:write"], "tasks:read"),
+        ("account.balance_low", ["tasks:write", "tasks:read"], "billing:read"),
+    ],
+)
+def test_a_key_has_nothing_told_that_it_may_not_read(event, scopes, missing):
+    consumer = Consumer(scopes=scopes)
+    wanted = {"url": WHERE, "events": [event]}
+
+    refusal = consumer.post("/v1/webhook_endpoints", wanted)
+    made = Consumer(consumer.account, scopes=["tasks:write", missing]).post("/v1/webhook_endpoints", wanted)
+
+    error = refusal.json()["error"]
+    assert (refusal.status_code, error["code"]) == (403, "insufficient_scope")
+    assert missing in error["message"]
+    assert made.status_code == 201
+    assert WebhookEndpoint.objects.count() == 1
+
+
 def test_a_low_balance_is_delivered_as_any_event():
     mine = account("10", low_balance_threshold=50)
     with Receiver([500, 200]) as receiver:

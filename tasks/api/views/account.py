@@ -6,7 +6,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.models import Account, Transfer
-from tasks.api import parameters
 from tasks.api.endpoint import Endpoint
 from tasks.api.filters import TransferFilter
 from tasks.api.pagination import page_of
@@ -20,7 +19,6 @@ class AccountView(Endpoint):
 
     def get(self, request: Request) -> Response:
         """Balances, caps, counters and limits, as they are now."""
-        parameters.read(request.query_params, ())
         now = Account.objects.annotate(this_month=TruncMonth(Now(), output_field=Account._meta.get_field("month")))
         return Response(AccountSerializer(now.get(pk=request.user.account_id)).data)
 
@@ -29,6 +27,7 @@ class TransfersView(Endpoint):
     """The account's statement."""
 
     reading = ("billing:read",)
+    queried = ("get", "head")
 
     def get(self, request: Request) -> Response:
         """Transfers, newest first, a page at a time."""

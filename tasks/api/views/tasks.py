@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from tasks import callbacks, events, lifecycle
-from tasks.api import preference, rates, streaming
+from tasks.api import parameters, preference, rates, streaming
 from tasks.api.answers import as_json, the_task
 from tasks.api.endpoint import STREAM, Resource
 from tasks.api.filters import TaskFilter
@@ -31,6 +31,7 @@ REASONED, NOTHING = ReasonedRequest(), Nothing()
 class TaskViewSet(Resource):
     """Tasks of the caller's account. Another account's task does not exist."""
 
+    queried = ("list", "retrieve", "events")
     lookup_field = "task_id"
     lookup_value_regex = "[^/]+"
 
@@ -72,6 +73,7 @@ class TaskViewSet(Resource):
         reading = Reading.of(request, task_id, seen=seen)
         self.meet(rates.look if reading.unchanged else rates.count, reading.api_key_id, reading.requests_per_minute)
         reading.check(self.reading)
+        parameters.read(request.query_params, ())
         if patience and not reading.final and seen in (None, reading.seq):
             preference.until_final(reading.task_id, reading.api_key_id, seconds=patience, seen=seen)
             waited, reading = reading, Reading.of(request, task_id, seen=seen)

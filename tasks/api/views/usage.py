@@ -23,6 +23,7 @@ class UsageView(Endpoint):
     """The account's usage."""
 
     reading = ("billing:read",)
+    queried = ("get", "head")
 
     def get(self, request: Request) -> Response:
         """Usage lines of some UTC days, `from` and `to` among them, summed by `group_by`."""

@@ -6,12 +6,14 @@ from rest_framework.response import Response
 
 from tasks import endpoints
 from tasks.api import parameters
+from tasks.api.authentication import check_scope
 from tasks.api.endpoint import Resource
 from tasks.api.requests import body_of
 from tasks.api.schema_endpoints import CreateWebhookEndpoint, WebhookEndpointSerializer
 from tasks.api.serializers import Nothing
 from tasks.identifiers import ENDPOINT, parse_id, public_id
 
+SHOWS = {"task": "tasks:read", "account": "billing:read"}  # what who is told of an event could have read
 CREATE, NOTHING = CreateWebhookEndpoint(), Nothing()
 
 
@@ -22,8 +24,11 @@ class WebhookEndpointViewSet(Resource):
     lookup_value_regex = "[^/]+"
 
     def create(self, request: Request) -> Response:
-        """Tell a URL of events from now on."""
-        made = endpoints.add(request.user.account_id, **CREATE.run_validation(body_of(request)))
+        """Tell a URL of events from now on. A key passes on what it may read itself, and no more."""
+        wanted = CREATE.run_validation(body_of(request))
+        for scope in sorted({SHOWS[event.partition(".")[0]] for event in wanted["events"]}):
+            check_scope(request.user.scopes, [scope])
+        made = endpoints.add(request.user.account_id, **wanted)
         where = f"/v1/webhook_endpoints/{public_id(made.pk, prefix=ENDPOINT)}"
         return Response(WebhookEndpointSerializer(made).data, status=201, headers={"Location": where})
 

@@ -23,6 +23,7 @@ with_rows = pytest.mark.django_db(transaction=True)
 # What only operators hear, in the admin.
 OPERATORS = {"refund_too_large", "nothing_charged", "task_ended", "key_ended"}
 UNKNOWN = "/v1/tasks/task_01m806yepge72v4969hdkw0ka7"
+UNKNOWN_FIRST = {("GET", UNKNOWN), ("GET", f"{UNKNOWN}/events")}
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +221,9 @@ def test_a_method_that_a_path_does_not_know_is_405_and_says_which_it_does(closed
             assert methods <= set(answer["Allow"].split(", ")) <= methods | {"HEAD"}, path
 
 
-@pytest.mark.parametrize("path", ["/v1/", "/v1/nothing", "/v1/tasks/", "/v1/tasks/x/y/z", "/v1//tasks", "/v1/usage/x"])
+@pytest.mark.parametrize(
+    "path", ["/v1", "/v1/", "/v1/nothing", "/v1/tasks/", "/v1/tasks/x/y/z", "/v1//tasks", "/v1/usage/x"]
+)
 def test_a_path_that_is_none_is_404_whatever_is_sent_there(path, closed):
     browser = Client(enforce_csrf_checks=True, raise_request_exception=False)
 
@@ -229,3 +232,31 @@ def test_a_path_that_is_none_is_404_whatever_is_sent_there(path, closed):
 
         closed.validate(json.loads(answer.content))
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+@with_rows
+def test_a_query_that_nobody_reads_is_refused_by_every_operation_and_counted(closed):
+    consumer = Consumer()
+    keyed = [(method, path) for method, path in endpoints() if "{signed}" not in path]
+
+    for method, path in keyed:
+        answer = consumer.call(method, f"{path}?format=xml", {} if method == "POST" else None)
+
+        closed.validate(answer.json())
+        # A task that there is none of is told first: its key and its query are read together.
+        expected = (404, None) if (method, path) in UNKNOWN_FIRST else (422, "/format")
+        assert (answer.status_code, answer.json()["error"]["param"]) == expected, (method, path)
+        assert answer.has_header("RateLimit-Remaining")
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1/tasks", "/v1/openapi.json", "/v1/nothing"])
+def test_plain_http_to_an_https_service_is_refused_and_not_redirected(path, closed, settings):
+    settings.SECURE_SSL_REDIRECT = True
+
+    refusal = Client().post(path, b"{}", "application/json")
+    page = Client().get("/admin/login/")
+
+    closed.validate(refusal.json())
+    assert (refusal.status_code, refusal.json()["error"]["code"]) == (403, "forbidden")
+    assert (page.status_code, page["Location"]) == (301, "https://testserver/admin/login/")
+    assert Client().post(path, b"{}", "application/json", secure=True).status_code != 403

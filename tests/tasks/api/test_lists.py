@@ -161,6 +161,18 @@ def test_a_parameter_that_stands_twice_is_refused_instead_of_half_heard(consumer
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "/" + query.partition("=")[0])
 
 
+def test_a_cursor_belongs_to_a_filter_that_is_empty(consumer, to):
+    for _ in range(2):
+        consumer.create(to, metadata={"a": ""})
+    cursor = quote(consumer.get("/v1/tasks?metadata[a]=&limit=1").json()["next_cursor"])
+
+    answers = [
+        consumer.get(f"/v1/tasks?{tail}limit=1&cursor={cursor}") for tail in ("metadata[a]=&", "", "metadata[b]=&")
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 422, 422]
+
+
 def test_a_cursor_that_was_touched_is_refused(consumer, to):
     for _ in range(2):
         consumer.create(to)

@@ -9,8 +9,9 @@ import redis
 from django.conf import settings
 from django.db import connections
 
-from tasks import runner
+from tasks import lifecycle, runner
 from tasks.api import preference, rates
+from tasks.identifiers import public_id
 from tests import builders
 from tests.config.running import free_port
 from tests.tasks.api.client import Consumer
@@ -70,6 +71,52 @@ def test_a_stream_costs_nothing_and_says_where_the_key_stands(to):
     for stream in streams:
         stream.close()
     assert [(stream.status_code, standing(stream)) for stream in streams] == [(200, [2, 1])] * 3
+
+
+@pytest.mark.parametrize(
+    ("method", "where", "scopes", "status"),
+    [
+        ("GET", "/v1/tasks/task_nope/events", None, 404),
+        ("GET", "{path}/events?after=x", None, 422),
+        ("GET", "{path}/events?after=2", None, 204),
+        ("GET", "{path}/events", ["billing:read"], 403),
+        ("HEAD", "{path}/events", None, 200),
+        ("POST", "{path}/events", None, 405),
+    ],
+)
+def test_who_asks_for_a_stream_and_gets_none_is_counted(to, method, where, scopes, status):
+    consumer = consumer_of(2, **({"scopes": scopes} if scopes else {}))
+    task = builders.submit(consumer.account, to)
+    lifecycle.cancel(task.pk, by="test")
+    path = where.format(path=f"/v1/tasks/{public_id(task.pk)}")
+
+    answers = [consumer.call(method, path, Accept="text/event-stream") for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [status, status, 429]
+    assert [standing(answer) for answer in answers] == [[2, 1], [2, 0], [2, 0]]
+    assert answers[-1]["Content-Type"] == "application/json"
+
+
+def test_no_place_for_a_stream_is_counted_and_over_the_limit_a_stream_still_opens(to, settings):
+    consumer = consumer_of(2)
+    path = consumer.create(to)["Location"] + "/events"
+    settings.KEY_STREAMS = 0
+    full = consumer.get(path, Accept="text/event-stream")
+    settings.KEY_STREAMS = 1
+
+    opened = consumer.get(path, Accept="text/event-stream")
+
+    opened.close()
+    assert (full.status_code, standing(full)) == (503, [2, 0])
+    assert (opened.status_code, standing(opened)) == (200, [2, 0])
+
+
+def test_a_refusal_in_the_last_moment_of_a_minute_says_to_wait_a_second(monkeypatch):
+    monkeypatch.setattr(rates, "_script", lambda: lambda **_: (0, 5, 0))
+
+    answer = consumer_of(5).get("/v1/tasks")
+
+    assert (answer.status_code, answer["Retry-After"], answer["RateLimit-Reset"]) == (429, "1", "1")
 
 
 def test_a_wait_that_ends_with_news_costs_one_request_and_is_answered_over_the_limit(to, monkeypatch):

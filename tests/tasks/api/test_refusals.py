@@ -311,7 +311,7 @@ def test_a_content_type_that_nobody_can_read_is_one_that_nobody_knows(consumer, 
     sent = {
         "REQUEST_METHOD": method,
         "PATH_INFO": "/v1/tasks",
-        "QUERY_STRING": "client_reference=%ff",
+        "QUERY_STRING": "client_reference=%ff" if method == "GET" else "",
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "80",
         "HTTP_AUTHORIZATION": f"Bearer {consumer.secret}",
