@@ -204,8 +204,8 @@ def _owe_again(callback_ids: list[UUID], *, by: str) -> int:
 
 def failed_of(receiver: Receiver) -> QuerySet[Callback]:
     """The callbacks to this URL of this account, whatever its query, that ended as failed."""
-    return Callback.objects.annotate(endpoint=ENDPOINT).filter(
-        account_id=receiver.account_id, endpoint=receiver.url, status=Callback.Status.FAILED
+    return Callback.objects.annotate(address=ENDPOINT).filter(
+        account_id=receiver.account_id, address=receiver.url, status=Callback.Status.FAILED
     )
 
 

@@ -16,11 +16,26 @@ os.environ["REDIS_URL"] = os.environ["REDIS_URL"].replace("db=9", f"db={9 + plac
 import django  # noqa: E402
 import pgtrigger  # noqa: E402
 import pytest  # noqa: E402
+from django.core.signals import setting_changed  # noqa: E402
 from django.db.backends.postgresql.operations import DatabaseOperations  # noqa: E402
 
 django.setup()
 # A process of tests that this one starts reads the settings when its own broker is named, not before.
 del os.environ["DJANGO_SETTINGS_MODULE"]
+
+from tasks import last_uses, queues  # noqa: E402
+from tasks.api import rates  # noqa: E402
+
+
+def forget_the_broker(*, setting, **_):
+    """Who is told of another broker does not ask the last one."""
+    if setting in ("REDIS_URL", "CELERY_BROKER_URL"):
+        for kept in (queues._client, queues._connection, rates._script, last_uses._script):
+            kept.cache_clear()
+        queues._left_alone_until = rates._left_alone_until = 0
+
+
+setting_changed.connect(forget_the_broker)
 
 
 def _guards(action: str) -> list[str]:
