@@ -83,19 +83,28 @@ def give(folder, who):
 
 
 @pytest.mark.parametrize("stranger", ["owner of a 0700 home", "plain user"], indirect=True)
-def test_both_commands_work_for_a_stranger(stranger, python):
+def test_the_demo_works_for_a_stranger(stranger, python):
     who, home = stranger
-    demo, test = commands()
+    demo, _ = commands()
 
     first = run(demo, who, home, python, timeout=300)
     assert first.returncode == 0, first.stdout[-6000:]
     began = time.monotonic()
     again = run(demo, who, home, python, timeout=300)
     took = time.monotonic() - began
-    tests = run(test, who, home, python, timeout=1200)
 
     assert again.returncode == 0, again.stdout[-6000:]
     assert took < DEMO_SECONDS
+    print(f"{who.pw_name}: the demo took {took:.1f} s once installed")
+
+
+@pytest.mark.parametrize("stranger", ["plain user"], indirect=True)
+def test_the_tests_pass_for_a_stranger(stranger, python):
+    who, home = stranger
+    _, test = commands()
+
+    tests = run(test, who, home, python, timeout=1200)
+
     assert tests.returncode == 0, tests.stdout[-6000:]
     assert " passed" in tests.stdout
-    print(f"{who.pw_name}: the demo took {took:.1f} s once installed; {tests.stdout.splitlines()[-1]}")
+    print(f"{who.pw_name}: {tests.stdout.splitlines()[-1]}")
