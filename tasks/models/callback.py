@@ -64,6 +64,7 @@ class Callback(models.Model):
             models.Index("waits_since", condition=WAITING, name="callback_waits"),
             models.Index("task", name="callback_task"),
             models.Index("endpoint", condition=Q(status="pending", endpoint__isnull=False), name="callback_endpoint"),
+            models.Index("endpoint", "created_at", condition=Q(event="account.balance_low"), name="callback_low"),
         ]
         constraints = [
             models.CheckConstraint(condition=Q(status="pending") | ~WAITING, name="only_owed_callbacks_wait"),

@@ -1,5 +1,6 @@
 -- What an account's endpoints are told when its balance falls below the threshold, in the transaction that moves it.
--- Ten tries; the sweeper wakes the deliverer.
+-- Ten tries; the sweeper wakes the deliverer. Who was told within the hour is told again only if credits were given since:
+-- a large hold, released and taken again, is no news.
 
 -- A UUID version 7 of now, as the rows that Python makes have.
 CREATE OR REPLACE FUNCTION uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
@@ -33,8 +34,14 @@ $$;
 CREATE OR REPLACE FUNCTION tell_low_balance() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     WITH endpoint AS MATERIALIZED (
-        SELECT id, url FROM tasks_webhookendpoint
-        WHERE account_id = NEW.id AND deleted_at IS NULL AND 'account.balance_low' = ANY (events) FOR SHARE
+        SELECT e.id, e.url FROM tasks_webhookendpoint e
+        WHERE e.account_id = NEW.id AND e.deleted_at IS NULL AND 'account.balance_low' = ANY (e.events)
+            AND NOT EXISTS (
+                SELECT 1 FROM tasks_callback c
+                WHERE c.endpoint_id = e.id AND c.event = 'account.balance_low'
+                    AND c.created_at > now() - interval '1 hour'
+                    AND (nullif(c.body, '')::json #>> '{data,granted_credits}')::numeric >= NEW.granted)
+        FOR SHARE
     )
     INSERT INTO tasks_callback (id, account_id, endpoint_id, event, url, format, body, status, tries_left)
     SELECT uuid7(), NEW.id, id, 'account.balance_low', url, 'standard', '{"type":"account.balance_low","timestamp":"'

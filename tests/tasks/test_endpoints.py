@@ -1,10 +1,12 @@
 """Webhook endpoints: who is told of what, beside the task's own URL, and nothing after a deletion."""
 
 import json
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 from django.db import connection
+from django.utils.timezone import now
 
 from billing import audit, ledger
 from billing.credentials import decrypt
@@ -148,6 +150,28 @@ def test_holds_and_releases_about_the_threshold_tell_a_low_balance_once():
 
     assert told(asks) == [("account.balance_low", "pending")]
     assert audit.run().holds
+
+
+def test_a_large_hold_taken_again_and_again_tells_a_low_balance_once_an_hour_or_after_a_grant():
+    mine = account("100")
+    Account.objects.filter(pk=mine.pk).update(low_balance_threshold=20)
+    asks, to = endpoint(mine, "account.balance_low"), deployment(prices=[("task", "90")])
+
+    def fall_and_rise():
+        lifecycle.cancel(submit(mine, to).pk, by="test")
+        return len(told(asks))
+
+    assert [fall_and_rise() for _ in range(3)] == [1, 1, 1]
+    Callback.objects.update(created_at=now() - timedelta(minutes=59))
+    assert fall_and_rise() == 1
+    Callback.objects.update(created_at=now() - timedelta(minutes=61))
+    assert [fall_and_rise() for _ in range(2)] == [2, 2]
+    ledger.grant(mine.pk, Decimal(1), key="g", reason="r", actor="test")
+    assert [fall_and_rise() for _ in range(2)] == [3, 3]
+    assert Account.objects.get(pk=mine.pk).low_since is None
+    assert audit.run().holds
+    Callback.objects.update(body="", status="failed", next_attempt_at=None)
+    assert fall_and_rise() == 4
 
 
 @pytest.mark.parametrize(

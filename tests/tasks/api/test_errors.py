@@ -243,10 +243,21 @@ def test_a_query_that_nobody_reads_is_refused_by_every_operation_and_counted(clo
         answer = consumer.call(method, f"{path}?format=xml", {} if method == "POST" else None)
 
         closed.validate(answer.json())
-        # A task that there is none of is told first: its key and its query are read together.
+        # A task that there is none of is told first.
         expected = (404, None) if (method, path) in UNKNOWN_FIRST else (422, "/format")
         assert (answer.status_code, answer.json()["error"]["param"]) == expected, (method, path)
         assert answer.has_header("RateLimit-Remaining")
+
+
+@with_rows
+def test_a_query_about_a_task_is_refused():
+    world = World(None)
+    path = world.create()["Location"]
+
+    answers = [world.consumer.get(f"{path}{query}") for query in ("?bogus=1", "/events?bogus=1", "/events?format=json")]
+
+    shown = [(answer.status_code, answer.json()["error"]["param"]) for answer in answers]
+    assert shown == [(422, "/bogus"), (422, "/bogus"), (422, "/format")]
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/tasks", "/v1/openapi.json", "/v1/nothing"])
