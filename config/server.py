@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
@@ -18,14 +19,16 @@ from typing import Any
 
 from django.conf import settings
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 
 from config import ports
 from config.processes import report_ready
 
 APPLICATION = "config.wsgi:application"
-THREADS_BESIDE_STREAMS = 64
+THREADS_BESIDE = 64  # for requests that neither wait nor send nor read
+MOST_CONNECTIONS = 16_384
+FILES_BESIDE = 512
 KILL_AFTER = 5  # seconds that requests have to end
 
 
@@ -78,14 +81,16 @@ def load_or_exit() -> None:
 
 
 def launch(host: str, port: int) -> Server:
+    threads = settings.WEB_STREAMS + settings.WEB_FILES + settings.WEB_BODIES + THREADS_BESIDE
     return Server(
         APPLICATION,
         address=host,
         port=port,
         interface=Interfaces.WSGI,
         workers=settings.WEB_WORKERS,
-        blocking_threads=(threads := settings.WEB_STREAMS + THREADS_BESIDE_STREAMS),
-        backpressure=max(1024, threads),
+        blocking_threads=threads,
+        backpressure=max(threads, _connections()),
+        http=HTTPModes.http1,  # of a body in HTTP/2 granian does not tell whether it is whole
         respawn_failed_workers=True,
         workers_kill_timeout=KILL_AFTER,
         log_level=LogLevels.error,
@@ -93,6 +98,16 @@ def launch(host: str, port: int) -> Server:
         websockets=False,
         process_name="counterfoil: web",
     )
+
+
+def _connections() -> int:
+    """How many a worker may have open: those that say nothing cost a file each, and keep no thread."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_CONNECTIONS + FILES_BESIDE
+    if soft != resource.RLIM_INFINITY and soft < most:
+        soft = most if hard == resource.RLIM_INFINITY else min(hard, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else min(soft, most) - FILES_BESIDE
 
 
 def load(reader: int, writer: int) -> Any:

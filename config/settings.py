@@ -52,6 +52,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "tasks.api.middleware.RequestIdMiddleware",
     "tasks.api.transport.HttpsMiddleware",
+    "tasks.api.middleware.SlowClientMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -125,10 +126,13 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
 
-# The web: processes, and the open streams and waits that one of them may have, each of which keeps a thread; those that
-# one key may have, over all processes; how often a stream says that it lives, and how long it does at most.
+# The web: processes, and what one of them may have open, each of which keeps a thread: streams and waits, files that it
+# sends, bodies that it reads. Then the streams and waits that one key may have, over all processes; how often a stream
+# says that it lives, and how long it does at most.
 WEB_WORKERS = env.int("WEB_WORKERS", default=1)
 WEB_STREAMS = env.int("WEB_STREAMS", default=500)
+WEB_FILES = env.int("WEB_FILES", default=100)
+WEB_BODIES = env.int("WEB_BODIES", default=32)
 KEY_STREAMS = env.int("KEY_STREAMS", default=20)
 STREAM_HEARTBEAT_SECONDS = env.float("STREAM_HEARTBEAT_SECONDS", default=5)
 STREAM_SECONDS = env.float("STREAM_SECONDS", default=600)
@@ -169,8 +173,8 @@ FETCH_TIMEOUT_SECONDS = env.float("FETCH_TIMEOUT_SECONDS", default=30)  # for wh
 ENABLE_TEST_CAPABILITIES = env.bool("ENABLE_TEST_CAPABILITIES", default=DEBUG)
 TEST_CREDITS_A_DAY = env.int("TEST_CREDITS_A_DAY", default=10_000)  # that an account's test keys may spend
 
-# What a request may carry; the parser and the validators enforce the rest.
-DATA_UPLOAD_MAX_MEMORY_SIZE = 2**20
+# What a request may carry, and the byte by which a body in chunks is seen to be too long; `bodies` enforces it.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2**20 + 1
 
 LANGUAGE_CODE = "en"
 FORMAT_MODULE_PATH = "config.formats"

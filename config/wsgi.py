@@ -3,7 +3,6 @@
 import codecs
 import os
 from collections.abc import Callable, Iterable
-from io import BytesIO
 from typing import Any
 
 from django.core.wsgi import get_wsgi_application
@@ -16,26 +15,32 @@ embedded.ensure()
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 MOST = 2**20
+LONGEST_HEADER = 1000  # what reads a header of this kind takes time by the square of its length
 CHARSETS = {"utf-8", "ascii", "iso8859-1"}
 
 
-def whole(application: Application) -> Application:
-    """Give a body that comes in chunks its length, which Django goes by; one byte too many is enough to refuse it."""
+def bounded(application: Application) -> Application:
+    """Give a body that comes in chunks a length, which Django goes by; one byte too many is enough to refuse it."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
-            body = environ["wsgi.input"].read(MOST + 1)
-            environ = environ | {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+            environ = environ | {"CONTENT_LENGTH": str(MOST + 1)}
         return application(environ, start_response)
 
     return answer
 
 
 def legible(application: Application) -> Application:
-    """Take a content type that Django cannot read, and would fail on in silence, for one that nobody knows."""
+    """Take a content type that Django cannot read, and would fail on in silence, for one that nobody knows.
+
+    One that takes long to read is left to the middleware, which refuses it.
+    """
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if not _readable(environ.get("CONTENT_TYPE", "")):
+        given = environ.get("CONTENT_TYPE", "")
+        if len(given) > LONGEST_HEADER:
+            environ = environ | {"CONTENT_TYPE": "", "counterfoil.long_header": "Content-Type"}
+        elif not _readable(given):
             environ = environ | {"CONTENT_TYPE": "application/octet-stream"}
         return application(environ, start_response)
 
@@ -50,4 +55,4 @@ def _readable(content_type: str) -> bool:
         return False
 
 
-application = whole(legible(get_wsgi_application()))
+application = bounded(legible(get_wsgi_application()))

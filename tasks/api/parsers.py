@@ -6,11 +6,11 @@ from typing import Any, NoReturn
 
 from rest_framework.parsers import BaseParser
 
-from tasks.api.errors import InvalidJson, PayloadTooLarge
+from tasks.api import bodies
+from tasks.api.errors import InvalidJson
 from tasks.exceptions import Invalid
 from tasks.pointers import Path, pointer
 
-MAX_BODY = 2**20
 MAX_DEPTH = 32
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
 
@@ -26,15 +26,12 @@ class Huge:
 
 
 class StrictJSONParser(BaseParser):
-    """Parses `application/json`. Raises InvalidJson (400), PayloadTooLarge (413) or Invalid (422)."""
+    """Parses `application/json`. Raises InvalidJson (400), PayloadTooLarge (413), Invalid (422), Unavailable."""
 
     media_type = "application/json"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
-        raw = stream.read(MAX_BODY + 1)
-        if len(raw) > MAX_BODY:
-            raise PayloadTooLarge
-        return parse(raw)
+        return parse(bodies.take(stream, who=parser_context["request"].user.api_key_id))
 
 
 def parse(raw: bytes) -> Any:

@@ -1,6 +1,9 @@
 """Streams and waits of a real web server: what they cost others, and how they end."""
 
+import contextlib
+import resource
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -176,3 +179,61 @@ def test_a_revoked_key_hears_no_more(start):
     assert [event.type for event in stream.rest()] == []
     assert time.monotonic() - began < 3
     assert web.follow(task).status == 401
+
+
+def begin(web, said):
+    """A connection on which no more is said than this."""
+    connection = socket.create_connection(("127.0.0.1", web.port), timeout=5)
+    connection.sendall(said)
+    return connection
+
+
+def post(path, secret="", announced=b"Content-Length: 100"):
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {secret}\r\n".encode()
+    return head + b"Content-Type: application/json\r\n" + announced + b"\r\n\r\n"
+
+
+def test_bodies_that_do_not_come_keep_neither_connections_nor_the_threads_of_others(start):
+    web = start(WEB_BODIES="6")
+    task = submit(web.client.account)
+    other = Client(web.port, web.client.account)
+    kinds = [post("/v1/tasks", web.client.secret), post("/admin/login/")]
+    kinds += [post("/v1/tasks", announced=b"Transfer-Encoding: chunked") + b"1\r\n{\r\n"]
+
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(begin(web, kind)) for kind in kinds * 80]
+        told = until(lambda: [web.poll(task) for _ in range(10)])
+        refusals = [connection.recv(12) for connection in slow[0::3][3:9] + slow[1::3][3:9] + slow[2::3]]
+        full = other.call("POST", "/v1/tasks", {})
+        polls = [web.poll(task) for _ in range(20)]
+    empty = until(lambda: (answer := other.call("POST", "/v1/tasks", {})).status != 503 and answer)
+
+    assert {status for status, _ in told + polls} == {200}
+    assert max(took for _, took in told + polls) < 2
+    assert refusals == [b"HTTP/1.1 503"] * 12 + [b"HTTP/1.1 401"] * 80
+    assert (full.status, full.headers["Retry-After"], empty.status) == (503, "5", 422)
+
+
+def test_connections_that_say_nothing_keep_nobody_out(start):
+    web, many = start(), 1100
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4 * many)), hard))
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(many):
+            stack.enter_context(begin(web, b""))
+        answer = web.client.call("GET", "/v1/tasks")
+
+    assert answer.status == 200
+
+
+def test_a_body_that_breaks_off_does_nothing_and_http_2_is_not_spoken(start):
+    web = start()
+    task = submit(web.client.account)
+    broken = post(f"{path_of(task)}/cancel", web.client.secret, b"Transfer-Encoding: chunked") + b"ZZ\r\n{}\r\n0\r\n\r\n"
+
+    with begin(web, broken) as connection, begin(web, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9)) as modern:
+        told, preface = connection.recv(12), modern.recv(12)
+
+    assert (told, preface) in {(b"HTTP/1.1 400", b""), (b"HTTP/1.1 400", b"HTTP/1.1 400")}
+    assert web.client.call("GET", path_of(task)).body["status"] == "queued"

@@ -305,3 +305,25 @@ def test_a_callback_s_body_shows_the_files(consumer):
     sent = Task.objects.get().callbacks.get().body
 
     assert f"/v1/tasks/{made['task_id']}/artifacts/a.txt" in sent
+
+
+def test_a_file_on_its_way_keeps_a_seat_and_no_connection(consumer, settings):
+    settings.WEB_FILES = 4
+    url = link(consumer)
+
+    sending = [Client().get(url) for _ in range(2)]
+    kept = connection.connection
+    refused = Client().get(url)
+    of_others = Client().get("/static/admin/css/base.css")
+    first = next(iter(sending[0]))
+    sending[0].close()
+    again = Client().get(url)
+
+    assert kept is None
+    assert (refused.status_code, refused["Retry-After"], refused.json()["error"]["code"]) == (503, "5", "unavailable")
+    assert (of_others.status_code, again.status_code) == (200, 200)
+    assert TEXT.startswith(first.decode())
+    for response in (sending[1], of_others, again):
+        response.close()
+        response.close()
+    assert [b"".join(Client().get(url)).decode() for _ in range(5)] == [TEXT] * 5

@@ -308,25 +308,86 @@ UNREADABLE = [
 @pytest.mark.parametrize("content_type", UNREADABLE)
 @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 415)])
 def test_a_content_type_that_nobody_can_read_is_one_that_nobody_knows(consumer, caplog, content_type, method, status):
-    sent = {
-        "REQUEST_METHOD": method,
-        "PATH_INFO": "/v1/tasks",
-        "QUERY_STRING": "client_reference=%ff" if method == "GET" else "",
+    query = "client_reference=%ff" if method == "GET" else ""
+
+    told, body = from_the_wire(
+        consumer, b"{}", REQUEST_METHOD=method, QUERY_STRING=query, CONTENT_TYPE=content_type
+    )
+
+    assert told == status
+    assert body.get("error", {}).get("code") == (None if status == 200 else "unsupported_media_type")
+    assert caplog.records == []
+
+
+def from_the_wire(consumer, body, path="/v1/tasks", **more):
+    """The status and the body that a server in front of the application gets for what it was sent."""
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": path,
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "80",
         "HTTP_AUTHORIZATION": f"Bearer {consumer.secret}",
-        "CONTENT_TYPE": content_type,
-        "CONTENT_LENGTH": "2",
-        "wsgi.input": BytesIO(b"{}"),
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": BytesIO(body),
         "wsgi.url_scheme": "http",
     }
     told = []
+    response = application(environ | more, lambda line, headers: told.append(line))
+    try:
+        return int(told[0].split()[0]), json.loads(b"".join(response))
+    finally:
+        response.close()
 
-    body = b"".join(application(sent, lambda line, headers: told.append(line)))
 
-    assert told[0].startswith(str(status))
-    assert json.loads(body).get("error", {}).get("code") == (None if status == 200 else "unsupported_media_type")
-    assert caplog.records == []
+@pytest.mark.parametrize("path", ["/v1/tasks", "/v1/nothing", "/admin/login/", "/docs/", "/static/nothing"])
+@pytest.mark.parametrize("name", ["HTTP_ACCEPT", "CONTENT_TYPE"])
+def test_a_header_that_takes_long_to_read_is_refused_unread(consumer, path, name):
+    began = time.process_time()
+
+    status, told = from_the_wire(consumer, b"{}", path, **{name: 'a/b;c="' + ";" * 200_000})
+
+    assert (status, told["error"]["code"]) == (400, "invalid_header")
+    assert time.process_time() - began < 0.5
+
+
+CHUNKED = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
+LARGE = b" " * (2**20 + 1)
+
+
+@pytest.mark.parametrize("path", ["/v1/tasks/{}/cancel", "/admin/login/"])
+@pytest.mark.parametrize(
+    ("body", "announced", "status", "code"),
+    [
+        (b"", {"CONTENT_LENGTH": "20"}, 400, "invalid_json"),
+        (b"{}", {"CONTENT_LENGTH": "20"}, 400, "invalid_json"),
+        (b"", CHUNKED, 400, "invalid_json"),
+        (LARGE, CHUNKED, 413, "payload_too_large"),
+        (LARGE, {}, 413, "payload_too_large"),
+    ],
+)
+def test_a_body_that_is_cut_off_or_too_long_is_not_taken_for_another(consumer, to, path, body, announced, status, code):
+    made = consumer.create(to).json()["task_id"]
+
+    told, error = from_the_wire(consumer, body, path.format(made), **announced)
+
+    assert (told, error["error"]["code"]) == (status, code)
+    assert consumer.get(f"/v1/tasks/{made}").json()["status"] == "queued"
+
+
+def test_a_body_that_says_it_is_too_long_is_not_read(consumer):
+    body = BytesIO(LARGE)
+
+    told = [from_the_wire(consumer, LARGE, path, **{"wsgi.input": body})[0] for path in ("/v1/tasks", "/admin/login/")]
+
+    assert told == [413, 413]
+    assert body.tell() == 0
+
+
+def test_a_body_in_chunks_is_whole_when_it_ends(consumer, to):
+    status, made = from_the_wire(consumer, json.dumps({"model": to.name, "input": {}}).encode(), **CHUNKED)
+
+    assert (status, made["model"]) == (202, to.name)
 
 
 def test_a_database_that_is_away_is_503(consumer, to):
