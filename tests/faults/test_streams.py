@@ -196,7 +196,7 @@ def post(path, secret="", announced=b"Content-Length: 100"):
 
 
 def test_bodies_that_do_not_come_keep_neither_connections_nor_the_threads_of_others(start):
-    web = start(WEB_BODIES="6")
+    web = start(WEB_WORKERS="1", WEB_BODIES="6")
     task = submit(web.client.account)
     other = Client(web.port, web.client.account)
     kinds = [post("/v1/tasks", web.client.secret), post("/admin/login/")]
