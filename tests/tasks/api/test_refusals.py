@@ -310,9 +310,7 @@ UNREADABLE = [
 def test_a_content_type_that_nobody_can_read_is_one_that_nobody_knows(consumer, caplog, content_type, method, status):
     query = "client_reference=%ff" if method == "GET" else ""
 
-    told, body = from_the_wire(
-        consumer, b"{}", REQUEST_METHOD=method, QUERY_STRING=query, CONTENT_TYPE=content_type
-    )
+    told, body = from_the_wire(consumer, b"{}", REQUEST_METHOD=method, QUERY_STRING=query, CONTENT_TYPE=content_type)
 
     assert told == status
     assert body.get("error", {}).get("code") == (None if status == 200 else "unsupported_media_type")
