@@ -19,6 +19,7 @@ from tasks.models import Task
 from tasks.statuses import Status
 
 MOST_IDS = 100
+MOST_TEXT = 255
 PAGING = {"limit", "cursor", "order"}
 # An id begins with the time it was made at, and lists go by the index of ids: a filter by time names a part of it, wide
 # enough for every clock that made one.
@@ -46,7 +47,7 @@ class TextField(forms.CharField):
     """Text as it is, as long as PostgreSQL can hold it."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(strip=False, max_length=255, **kwargs)
+        super().__init__(strip=False, max_length=MOST_TEXT, **kwargs)
 
 
 class TextFilter(django_filters.Filter):
@@ -105,6 +106,8 @@ class TaskFilter(Filters):
         wanted = value.split(",")
         if len(wanted) > MOST_IDS:
             raise ValidationError({"id": [f"At most {MOST_IDS} ids at once."]})
+        if any(len(task_id) > MOST_TEXT for task_id in wanted):
+            raise ValidationError({"id": [f"An id has at most {MOST_TEXT} characters."]})
         return tasks.filter(id__in=[task_id for task_id in map(parse_id, wanted) if task_id])
 
     def filter_queryset(self, queryset: QuerySet) -> QuerySet:

@@ -182,6 +182,11 @@ class TestList:
 
         assert answer == {"object": "list", "data": [], "next_cursor": None, "has_more": False}
 
+    def test_an_id_that_is_longer_than_any_is_refused(self, consumer):
+        answer = consumer.get(f"/v1/tasks?id={'k' * 256}&id=task_nonsense")
+
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, "/id")
+
     def test_ascending_order_runs_the_other_way(self, consumer, to):
         made = [consumer.create(to).json()["task_id"] for _ in range(3)]
 
