@@ -112,6 +112,8 @@ class TaskFilter(Filters):
 
     def filter_queryset(self, queryset: QuerySet) -> QuerySet:
         wanted = {found[1]: value for name, value in self.data.items() if (found := METADATA.fullmatch(name))}
+        if long := next((name for name, value in wanted.items() if len(value) > 500), None):
+            raise ValidationError({f"metadata[{long}]": ["A value is a string of at most 500 characters."]})
         tasks = super().filter_queryset(queryset)
         return tasks.filter(metadata__contains=wanted) if wanted else tasks
 

@@ -161,6 +161,13 @@ def test_a_parameter_that_stands_twice_is_refused_instead_of_half_heard(consumer
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "/" + query.partition("=")[0])
 
 
+def test_a_metadata_filter_is_as_long_as_metadata_may_be(consumer):
+    answers = [consumer.get(f"/v1/tasks?metadata[a]={'x' * length}") for length in (500, 501)]
+
+    assert [answer.status_code for answer in answers] == [200, 422]
+    assert answers[1].json()["error"]["param"] == "/metadata[a]"
+
+
 def test_a_cursor_belongs_to_a_filter_that_is_empty(consumer, to):
     for _ in range(2):
         consumer.create(to, metadata={"a": ""})
