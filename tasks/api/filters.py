@@ -106,8 +106,8 @@ class TaskFilter(Filters):
         wanted = value.split(",")
         if len(wanted) > MOST_IDS:
             raise ValidationError({"id": [f"At most {MOST_IDS} ids at once."]})
-        if any(len(task_id) > MOST_TEXT for task_id in wanted):
-            raise ValidationError({"id": [f"An id has at most {MOST_TEXT} characters."]})
+        if not all(1 <= len(task_id) <= MOST_TEXT for task_id in wanted):
+            raise ValidationError({"id": [f"An id has 1 to {MOST_TEXT} characters."]})
         return tasks.filter(id__in=[task_id for task_id in map(parse_id, wanted) if task_id])
 
     def filter_queryset(self, queryset: QuerySet) -> QuerySet:

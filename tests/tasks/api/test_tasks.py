@@ -182,8 +182,9 @@ class TestList:
 
         assert answer == {"object": "list", "data": [], "next_cursor": None, "has_more": False}
 
-    def test_an_id_that_is_longer_than_any_is_refused(self, consumer):
-        answer = consumer.get(f"/v1/tasks?id={'k' * 256}&id=task_nonsense")
+    @pytest.mark.parametrize("odd", ["", "k" * 256])
+    def test_an_id_that_is_none_or_longer_than_any_is_refused(self, consumer, odd):
+        answer = consumer.get(f"/v1/tasks?id=task_nonsense,{odd}")
 
         assert (answer.status_code, answer.json()["error"]["param"]) == (422, "/id")
 
