@@ -205,18 +205,21 @@ def _begin() -> None:
     _hear()
 
 
-def _mind_the_silence() -> None:
+def _mind_the_silence() -> bool:
     """After half a lease without the database we cannot tell who else was cut off: as after its own restart, whoever
-    is alive gets the time of a lease to say so. A fail-over or a broken network shows in nothing else."""
+    is alive gets the time of a lease to say so. A fail-over or a broken network shows in nothing else. False while the
+    database is away."""
     global _back_at
     try:
         _be_impatient()
-    except (DatabaseError, InterfaceError):
+    except (DatabaseError, InterfaceError) as error:
+        logger.warning("the database is away", extra={"error": repr(error)})
         connection.close()
-        return
+        return False
     if time.monotonic() - _heard_at > settings.LEASE_SECONDS / 2:
         _back_at = time.monotonic()
     _hear()
+    return True
 
 
 def for_ever(stopped: Callable[[float], bool]) -> None:
@@ -226,8 +229,8 @@ def for_ever(stopped: Callable[[float], bool]) -> None:
     _begin()
     while True:
         started = time.monotonic()
-        _mind_the_silence()
-        rest = 0 if once() >= TOGETHER else settings.SWEEP_SECONDS - (time.monotonic() - started)
+        moved = once() if _mind_the_silence() else 0
+        rest = 0 if moved >= TOGETHER else settings.SWEEP_SECONDS - (time.monotonic() - started)
         if stopped(max(0.05, rest)):
             break
     beside.join(1)
