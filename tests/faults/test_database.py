@@ -120,6 +120,7 @@ def test_twenty_running_tasks_outlive_a_database_that_crashed(database, hire, ti
     assert web.poll() is None
 
 
+@pytest.mark.chaos
 def test_nobody_loses_a_task_when_everybody_is_cut_off_from_a_database_that_runs_on(line, hire):
     crew = hire(line.here.parent)
     crew.worker("cut", "callbacks", children=22)
@@ -133,6 +134,7 @@ def test_nobody_loses_a_task_when_everybody_is_cut_off_from_a_database_that_runs
         all_succeed_at_once(of, tasks, within=30)
 
 
+@pytest.mark.chaos
 def test_a_worker_that_alone_is_cut_off_loses_its_task_to_another_and_it_is_charged_once(line, hire, tmp_path):
     alone, others = hire(line.here.parent), hire()
     alone.worker("part")
