@@ -179,7 +179,8 @@ def once() -> int:
     for duty in (_be_impatient, *DUTIES):
         try:
             moved += duty()
-            _hear()
+            if connection.connection is not None:  # a duty that had nothing to ask is no news after one that failed
+                _hear()
         except Exception:
             logger.exception("%s failed", duty.__name__)
             connection.close()
@@ -194,30 +195,30 @@ def _be_impatient() -> int:
 
 
 def _hear() -> None:
-    global _heard_at
-    _heard_at = time.monotonic()
+    """The database has just answered. After half a lease without it we cannot tell who else was cut off: as after its
+    own restart, whoever is alive gets the time of a lease to say so. A fail-over or a broken network shows in nothing
+    else."""
+    global _heard_at, _back_at
+    now = time.monotonic()
+    if now - _heard_at > settings.LEASE_SECONDS / 2:
+        _back_at = now
+    _heard_at = now
 
 
 def _begin() -> None:
     """Nobody can tell what was before the first look: it follows a silence too."""
-    global _back_at
-    _back_at = time.monotonic()
-    _hear()
+    global _heard_at, _back_at
+    _heard_at = _back_at = time.monotonic()
 
 
-def _mind_the_silence() -> bool:
-    """After half a lease without the database we cannot tell who else was cut off: as after its own restart, whoever
-    is alive gets the time of a lease to say so. A fail-over or a broken network shows in nothing else. False while the
-    database is away."""
-    global _back_at
+def _answers() -> bool:
+    """Whether the database answers, before anything is decided on what it says."""
     try:
         _be_impatient()
     except (DatabaseError, InterfaceError) as error:
         logger.warning("the database is away", extra={"error": repr(error)})
         connection.close()
         return False
-    if time.monotonic() - _heard_at > settings.LEASE_SECONDS / 2:
-        _back_at = time.monotonic()
     _hear()
     return True
 
@@ -229,7 +230,7 @@ def for_ever(stopped: Callable[[float], bool]) -> None:
     _begin()
     while True:
         started = time.monotonic()
-        moved = once() if _mind_the_silence() else 0
+        moved = once() if _answers() else 0
         rest = 0 if moved >= TOGETHER else settings.SWEEP_SECONDS - (time.monotonic() - started)
         if stopped(max(0.05, rest)):
             break
@@ -278,10 +279,11 @@ def _all(statement: str, together: Together, alone: Alone, **params: object) -> 
 
 def _some(together: Together, alone: Alone, found: list[tuple[UUID, UUID]]) -> int:
     """End these together, or, where one of them cannot be, one by one; an account that is held makes its tasks wait."""
-    _hear()
     accounts = list(dict.fromkeys(account for _, account in found))
     try:
-        return together([task for task, _ in found], of=accounts)
+        ended = together([task for task, _ in found], of=accounts)
+        _hear()
+        return ended
     except (OperationalError, InterfaceError) as error:
         if not isinstance(error.__cause__, LockNotAvailable):
             raise
@@ -295,9 +297,10 @@ def _some(together: Together, alone: Alone, found: list[tuple[UUID, UUID]]) -> i
 
 def _one(alone: Alone, task_id: UUID) -> bool:
     """End a task; whatever is wrong with that one keeps no other from its turn."""
-    _hear()
     try:
-        return alone(task_id)
+        ended = alone(task_id)
+        _hear()
+        return ended
     except TaskNotFound:
         return False
     except Exception:

@@ -1,12 +1,13 @@
 """What time and crashes leave behind."""
 
 import json
+import math
 import time
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import DatabaseError
+from django.db import DatabaseError, OperationalError
 from django.utils.timezone import now
 
 from tasks import lifecycle, queues, sweep
@@ -218,6 +219,37 @@ def test_a_duty_that_fails_keeps_no_other_from_its_work(monkeypatch, caplog):
 
     assert sweep.once() == 1
     assert "broken failed" in caplog.text
+
+
+class Line:
+    """A connection that is there until it is closed."""
+
+    connection = object()
+
+    def close(self):
+        self.connection = None
+
+
+def test_a_duty_that_asks_nothing_ends_no_silence_of_the_database(settings, monkeypatch):
+    settings.LEASE_SECONDS = 0.2
+    monkeypatch.setattr(sweep, "connection", Line())
+    monkeypatch.setattr(sweep, "_be_impatient", lambda: 0)
+    monkeypatch.setattr(sweep, "_heard_at", time.monotonic())
+    monkeypatch.setattr(sweep, "_back_at", -math.inf)
+
+    def cut_off():
+        time.sleep(0.12)
+        raise OperationalError("the line is dead")
+
+    def asks_nothing():
+        return 0
+
+    monkeypatch.setattr(sweep, "DUTIES", (cut_off, asks_nothing))
+    sweep.once()
+    assert (time.monotonic() - sweep._heard_at >= 0.12, sweep._back_at) == (True, -math.inf)
+
+    assert sweep._answers()
+    assert sweep._back_at == sweep._heard_at
 
 
 @pytest.fixture

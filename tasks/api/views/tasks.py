@@ -1,6 +1,7 @@
 """`/v1/tasks`: each method parses, calls one verb and answers with the task's own JSON."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -85,26 +86,17 @@ class TaskViewSet(Resource):
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, task_id: str) -> HttpResponse:
         """End a task now. One that has ended is answered as it is."""
-        reason = REASONED.run_validation(body_of(request))["reason"]
-        task = own_task(request, task_id)
-        lifecycle.cancel(task, by=request.user.actor, reason=reason)
-        return the_task(task)
+        return _told(request, task_id, lifecycle.cancel)
 
     @action(detail=True, methods=["post"])
     def pause(self, request: Request, task_id: str) -> HttpResponse:
         """Keep a queued task from starting; its deadline stays. One that is paused already is answered as it is."""
-        reason = REASONED.run_validation(body_of(request))["reason"]
-        task = own_task(request, task_id)
-        lifecycle.pause(task, by=request.user.actor, reason=reason)
-        return the_task(task)
+        return _told(request, task_id, lifecycle.pause)
 
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, task_id: str) -> HttpResponse:
         """Let a paused task start again. One that is queued and not paused is answered as it is."""
-        reason = REASONED.run_validation(body_of(request))["reason"]
-        task = own_task(request, task_id)
-        lifecycle.resume(task, by=request.user.actor, reason=reason)
-        return the_task(task)
+        return _told(request, task_id, lifecycle.resume)
 
     @action(detail=True, methods=["post"])
     def rerun(self, request: Request, task_id: str) -> HttpResponse:
@@ -143,6 +135,14 @@ class TaskViewSet(Resource):
         task = own_task(request, task_id)
         callbacks.redeliver(task, by=request.user.actor)
         return the_task(task, status=202)
+
+
+def _told(request: Request, task_id: str, verb: Callable[..., Any]) -> HttpResponse:
+    """The caller's task, once the verb has been done to it for the reason that the body gives."""
+    reason = REASONED.run_validation(body_of(request))["reason"]
+    task = own_task(request, task_id)
+    verb(task, by=request.user.actor, reason=reason)
+    return the_task(task)
 
 
 def _parts(request: Request) -> list[str] | None:
