@@ -158,7 +158,7 @@ def test_a_living_engine_is_found_again_at_once(data):
     began = time.perf_counter()
     again = embedded.ensure()
 
-    assert time.perf_counter() - began < 0.1
+    assert time.perf_counter() - began < 1
     assert again == Started()
     assert pids() == before
 

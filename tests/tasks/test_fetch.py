@@ -132,10 +132,10 @@ def test_an_interruption_ends_the_wait_for_a_silent_server(answer):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("_stoppable")
 def test_an_interruption_ends_the_wait_for_a_slow_name_server(monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: time.sleep(1) or [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: time.sleep(2) or [])
     started = time.monotonic()
 
     with pytest.raises(Interrupted):
         watched(None)(lambda: net.fetch("http://slow.example.com/", most=MOST))
 
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 1.5

