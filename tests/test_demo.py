@@ -274,6 +274,7 @@ def at_work(data):
             process.kill()
 
 
+@pytest.mark.chaos
 def test_a_closed_terminal_ends_the_whole_demo_and_forbids_what_it_had_allowed(data):
     with at_work(data) as (process, family):
         process.send_signal(signal.SIGHUP)

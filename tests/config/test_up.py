@@ -127,6 +127,7 @@ def test_a_queue_that_is_added_later_is_served(serving):
     until(lambda: ask(serving.data, LOOK.format(task=task))[0] == "succeeded", within=15)
 
 
+@pytest.mark.chaos
 def test_two_data_folders_are_served_at_once(serving, folder, up):
     second = up(folder / "data").ready()
 
@@ -182,6 +183,7 @@ def test_a_first_start_that_is_interrupted_leaves_nothing(folder, up):
     assert not [args for _, args in processes().values() if str(data) in args]
 
 
+@pytest.mark.chaos
 def test_users_of_one_folder_share_its_engines_which_the_last_one_takes_along(folder, up):
     data = folder / "data"
     first, second = up(data).ready(), up(data)

@@ -92,7 +92,7 @@ def unavailable(client):
 @pytest.mark.parametrize(
     ("times", "away", "work"),
     [
-        (BRISK, 2 * LEASE, LEASE),
+        pytest.param(BRISK, 2 * LEASE, LEASE, marks=pytest.mark.chaos),
         pytest.param(SLOW, 90, 60, marks=[pytest.mark.chaos, pytest.mark.timeout(300)]),
     ],
     ids=["two short leases", "90 seconds"],

@@ -53,7 +53,7 @@ def test_the_task_of_a_killed_worker_is_retried_by_another(crew, witness):
     assert buckets(task.account) == {"available": 9, "held": 0, "charged": 1}
 
 
-@pytest.mark.parametrize(("how", "retries"), [("die", 1), ("leave", 0)])
+@pytest.mark.parametrize(("how", "retries"), [("die", 1), pytest.param("leave", 0, marks=pytest.mark.chaos)])
 def test_a_task_that_kills_its_workers_is_given_up_for_nothing(crew, witness, how, retries):
     crew.worker(how)
     of, to = account(), deployment(queue=how, max_retries=retries)

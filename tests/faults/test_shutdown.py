@@ -43,7 +43,9 @@ def hasty(tmp_path):
     print(crew.said())
 
 
-@pytest.mark.parametrize("how", ["sleep", "busy", "query", "swallow", "hog"])
+@pytest.mark.parametrize(
+    "how", ["busy", "swallow", *(pytest.param(how, marks=pytest.mark.chaos) for how in ("sleep", "query", "hog"))]
+)
 def test_a_worker_asked_to_stop_gives_back_what_does_not_end_in_its_time(hasty, witness, how):
     queue = f"late-{how}"
     worker = hasty.worker(queue)

@@ -56,6 +56,7 @@ def of_status(status, made):
     return Callback.objects.filter(pk__in=[each.pk for each in made], status=status)
 
 
+@pytest.mark.chaos
 def test_three_hundred_that_hang_delay_no_other_and_what_was_under_way_at_a_kill_is_delivered_again(deliverers):
     of, to = account("100"), deployment()
     stuck, other = (task_that_is(Status.SUCCEEDED, of=of, to=to) for _ in range(2))
