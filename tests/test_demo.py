@@ -288,6 +288,7 @@ def test_a_closed_terminal_ends_the_whole_demo_and_forbids_what_it_had_allowed(d
     )
 
 
+@pytest.mark.chaos
 def test_a_demo_that_is_killed_takes_everything_along(data):
     manage(data, "engines", "stop")
     (data / "demo.log").unlink()

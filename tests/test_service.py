@@ -157,6 +157,7 @@ def test_a_body_in_chunks_is_a_body(consumer, url):
     assert (too_much, error["error"]["code"]) == (413, "payload_too_large")
 
 
+@pytest.mark.chaos
 def test_the_demo_says_only_what_is_true(data, tmp_path):
     environment = data[1] | {"COUNTERFOIL_DATA": str(tmp_path), "LEASE_SECONDS": "60", "HEARTBEAT_SECONDS": "0.5"}
 
