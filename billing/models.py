@@ -510,6 +510,13 @@ class Transfer(models.Model):
         indexes = [
             models.Index(fields=["task_id"], name="transfer_task", condition=Q(task_id__isnull=False)),
             models.Index(fields=["usage_line"], name="transfer_line", condition=Q(usage_line__isnull=False)),
+            # What was charged and given back in a time, read from the index alone.
+            models.Index(
+                fields=["kind", "created_at"],
+                include=["account", "amount"],
+                condition=Q(kind__in=["capture", "refund"]),
+                name="transfer_time",
+            ),
         ]
         triggers = [
             *append_only("transfer"),

@@ -1,9 +1,11 @@
+import pgtrigger
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import MD5, Now
 from uuid_utils.compat import uuid7
 
 from billing.models import Account
+from billing.triggers import HardTrigger
 from tasks.models.endpoint import WebhookEndpoint
 from tasks.models.receiver import ENDPOINT, HOST, Receiver
 from tasks.models.task import Task
@@ -49,6 +51,7 @@ class Callback(models.Model):
     waits_since = models.DateTimeField(null=True)
     redelivered_at = models.DateTimeField(null=True)
     delivered_at = models.DateTimeField(null=True)
+    failed_at = models.DateTimeField(null=True, editable=False, help_text="When it ended as failed.")
     last_error = models.TextField(null=True)
     created_at = models.DateTimeField(db_default=Now())
 
@@ -65,6 +68,18 @@ class Callback(models.Model):
             models.Index("task", name="callback_task"),
             models.Index("endpoint", condition=Q(status="pending", endpoint__isnull=False), name="callback_endpoint"),
             models.Index("endpoint", "created_at", condition=Q(event="account.balance_low"), name="callback_low"),
+            models.Index("delivered_at", condition=Q(delivered_at__isnull=False), name="callback_delivered"),
+            models.Index("failed_at", condition=Q(failed_at__isnull=False), name="callback_failed"),
+        ]
+        triggers = [
+            HardTrigger(
+                name="a_failed_callback_has_an_end",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert | pgtrigger.UpdateOf("status"),
+                condition=pgtrigger.Condition("NEW.status = 'failed' OR NEW.failed_at IS NOT NULL"),
+                func="NEW.failed_at := CASE WHEN NEW.status = 'failed' THEN coalesce(NEW.failed_at, now()) END; "
+                "RETURN NEW;",
+            )
         ]
         constraints = [
             models.CheckConstraint(condition=Q(status="pending") | ~WAITING, name="only_owed_callbacks_wait"),

@@ -106,6 +106,19 @@ def test_a_callback_keeps_its_id():
     assert callbacks.message_id(callback) != callbacks.message_id(uuid4())
 
 
+def test_when_a_callback_failed_is_known_while_it_is_failed():
+    task_that_is(Status.SUCCEEDED, callback_url=URL)
+    ended = Callback.objects.filter(failed_at__isnull=False)
+
+    Callback.objects.update(status="failed", next_attempt_at=None)
+    first = ended.values_list("failed_at", flat=True).get()
+    Callback.objects.update(status="failed")
+
+    assert ended.values_list("failed_at", flat=True).get() == first
+    Callback.objects.update(status="pending")
+    assert not ended.exists()
+
+
 @pytest.mark.parametrize("ended", [Callback.Status.DELIVERED, Callback.Status.FAILED, Callback.Status.PENDING])
 def test_redelivery_owes_the_same_callback_again(woken, ended):
     task = task_that_is(Status.SUCCEEDED, callback_url=URL)
