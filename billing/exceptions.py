@@ -41,6 +41,11 @@ class NothingCharged(Refusal):
     message = "Nothing was charged, so nothing can be refunded."
 
 
+class ChangedSince(Refusal):
+    code, status = "changed_since", 409
+    message = "It changed since you looked, so nothing was done. Look again."
+
+
 class KeyReused(Refusal):
     code, status = "idempotency_key_reused", 409
     message = "This key belongs to another transfer."

@@ -596,3 +596,25 @@ class SentForm(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class ActReport(models.Model):
+    """What became of each of the rows that an operator acted on at once: kept, so that it can be read again."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    act = models.CharField(max_length=100)
+    screen = models.CharField(max_length=100, help_text="Whose rows they are: app_model.")
+    actor = models.CharField(max_length=200)
+    reason = models.TextField()
+    rows = models.JSONField(help_text="Of each row its key, its name, the outcome and a sentence.")
+    done = models.PositiveIntegerField()
+    refused = models.PositiveIntegerField()
+    repeated = models.PositiveIntegerField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        default_permissions = ("view",)
+        triggers = append_only("act report")
+
+    def __str__(self) -> str:
+        return self.act

@@ -13,11 +13,12 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
+from psycopg.types.json import Jsonb
 from typeid import TypeID
 
 from billing.failpoints import once_committed
 from billing.statements import rows
-from tasks import queues
+from tasks import events, queues
 from tasks.exceptions import NoCallback, TaskNotFinal, TaskNotFound
 from tasks.models import Callback, Receiver, Task
 from tasks.models.deployment import CALLBACKS_QUEUE
@@ -114,7 +115,7 @@ def tell_endpoints(task_id: UUID, event: str) -> None:
 
 
 @transaction.atomic(durable=True)
-def redeliver(task_id: UUID, *, by: str) -> None:
+def redeliver(task_id: UUID, *, by: str, reason: str | None = None) -> None:
     """Owe the callback again: same id, same bytes, fresh tries. Raises TaskNotFound, TaskNotFinal or NoCallback.
 
     A delivery under way loses its lease: what it hears is logged, and the receiver hears of it once more. A paused
@@ -128,10 +129,10 @@ def redeliver(task_id: UUID, *, by: str) -> None:
     callback = Callback.objects.filter(task=task, endpoint=None).exclude(body="").only("pk").order_by("-pk").first()
     if callback is None:
         raise NoCallback
-    _owe_again([callback.pk], by=by)
+    _owe_again([callback.pk], by=by, reason=reason)
 
 
-def redeliver_many(chosen: QuerySet[Callback], *, since: datetime, by: str) -> int:
+def redeliver_many(chosen: QuerySet[Callback], *, since: datetime, by: str, reason: str | None = None) -> int:
     """Owe each of these callbacks again, as `redeliver` does, batch by batch; returns how many.
 
     `since` is when this was asked for: whoever asks again with the same moment finishes what was begun, and none is
@@ -141,13 +142,13 @@ def redeliver_many(chosen: QuerySet[Callback], *, since: datetime, by: str) -> i
     left = left.filter(Q(redelivered_at=None) | Q(redelivered_at__lt=since)).order_by("pk")
     after, owed = UUID(int=0), 0
     while batch := list(left.filter(pk__gt=after).values_list("pk", "task_id")[:BATCH]):
-        owed += _owe_batch_again(dict(batch), since=since, by=by)
+        owed += _owe_batch_again(dict(batch), since=since, by=by, reason=reason)
         after = batch[-1][0]
     return owed
 
 
 @transaction.atomic(durable=True)
-def _owe_batch_again(tasks: dict[UUID, UUID | None], *, since: datetime, by: str) -> int:
+def _owe_batch_again(tasks: dict[UUID, UUID | None], *, since: datetime, by: str, reason: str | None) -> int:
     """One batch: callbacks and their tasks. Whoever was here first since then has owed them, or deleted the content."""
     list(
         Task.objects.select_for_update(no_key=True)
@@ -156,7 +157,7 @@ def _owe_batch_again(tasks: dict[UUID, UUID | None], *, since: datetime, by: str
         .values_list("pk")
     )
     due = Callback.objects.filter(Q(redelivered_at=None) | Q(redelivered_at__lt=since), pk__in=tasks).exclude(body="")
-    return _owe_again(list(due.values_list("pk", flat=True)), by=by)
+    return _owe_again(list(due.values_list("pk", flat=True)), by=by, reason=reason)
 
 
 # The tasks are locked. A receiver's row is locked before its callbacks, as when tries are recorded.
@@ -188,15 +189,17 @@ WITH endpoint AS MATERIALIZED (
     WHERE t.id = o.task_id RETURNING t.id, t.seq, o.changes
 ), event AS (
     INSERT INTO tasks_taskevent (task_id, seq, type, data, actor)
-    SELECT id, seq - change, 'callback.redelivered', '{}', %(by)s FROM told, generate_series(0, changes - 1) AS change
+    SELECT id, seq - change, 'callback.redelivered', %(data)s, %(by)s
+    FROM told, generate_series(0, changes - 1) AS change
 )
 SELECT id FROM owed
 """
 
 
-def _owe_again(callback_ids: list[UUID], *, by: str) -> int:
+def _owe_again(callback_ids: list[UUID], *, by: str, reason: str | None) -> int:
     rows(PROBE_WITH, {"ids": callback_ids})
-    owed = rows(OWE_AGAIN, {"ids": callback_ids, "tries": TRIES, "by": by})
+    told = Jsonb(events.private(reason))
+    owed = rows(OWE_AGAIN, {"ids": callback_ids, "tries": TRIES, "by": by, "data": told})
     once_committed("redeliver.after")
     queues.wake_on_commit(CALLBACKS_QUEUE)
     return len(owed)

@@ -15,7 +15,7 @@ REASON = "content_deleted"
 
 
 @transaction.atomic(durable=True)
-def delete_content(task_id: UUID, *, by: str) -> bool:
+def delete_content(task_id: UUID, *, by: str, reason: str | None = None) -> bool:
     """Delete the content of a final task: nobody is given its files or told of it from now on.
 
     The files themselves go with the sweeper's next round. False says that it had been deleted already. Raises
@@ -29,7 +29,7 @@ def delete_content(task_id: UUID, *, by: str) -> bool:
     if task.content_deleted_at:
         return False
     unheard = rows(load("delete_content"), {"id": task_id, "reason": REASON})
-    events.record(task_id, "task.content_deleted", actor=by)
+    events.record(task_id, "task.content_deleted", actor=by, **events.private(reason))
     for attempts, tasks_own in unheard:
         if tasks_own:
             events.record(task_id, "callback.failed", actor="system", attempt_count=attempts, error=REASON)

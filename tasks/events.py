@@ -27,6 +27,11 @@ def record(task_id: UUID, type_: str, *, actor: str, **data: object) -> int | No
     return row[0] if row else None
 
 
+def private(reason: str | None) -> dict[str, object]:
+    """Why somebody did what an event tells, as its data keeps it; nothing where nobody said so."""
+    return {"private": {"reason": reason}} if reason else {}
+
+
 def public(event: TaskEvent) -> dict[str, object]:
     """The event as the account's keys see it: the kind of the actor, and nothing under `private`."""
     return {

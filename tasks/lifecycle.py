@@ -22,11 +22,12 @@ from psycopg.types.json import Json, Jsonb
 from uuid_utils.compat import uuid7
 
 from billing import ledger, pricing
-from billing.exceptions import KeyReused, NothingCharged
+from billing.exceptions import ChangedSince, KeyReused, NothingCharged
 from billing.failpoints import here, once_committed
 from billing.models import Charge, Transfer, UsageLine
 from billing.statements import one, rows
-from tasks import artifacts, callbacks, events, queues, wire
+from tasks import artifacts, bills, callbacks, events, queues, wire
+from tasks.bills import NOTHING
 from tasks.content import delete_content
 from tasks.exceptions import IllegalMove, LeaseLost, TaskNotFound
 from tasks.models.fields import dumps
@@ -115,10 +116,6 @@ class Locked:
     lease_over: bool | None
     held: Decimal
 
-    @property
-    def rates(self) -> list[pricing.Rate]:
-        return [pricing.Rate(**rate | {"credits": Decimal(rate["credits"])}) for rate in self.quote["rates"]]
-
 
 def claim(queue: str, *, worker: str) -> Claim | None:
     """Take the next eligible task of a queue, or None: nothing is eligible, or every race was lost."""
@@ -197,7 +194,7 @@ def succeed(
         [task],
         Status.SUCCEEDED,
         (RunStatus.SUCCEEDED, Resolved.COMPLETED),
-        bill=_bill(task, usage, task.rates, estimated=estimated),
+        bill=bills.billed(usage, bills.rates_of(task.quote), held=task.held, waived=task.waived, estimated=estimated),
         output=output,
         usage=usage,
         warnings=warnings,
@@ -300,11 +297,19 @@ def _give_up(tasks: list[Locked]) -> int:
 
 @transaction.atomic(durable=True)
 def refund(
-    task_id: UUID, amount: Decimal | None = None, *, line: UsageLine | None = None, key: str, reason: str, by: str
+    task_id: UUID,
+    amount: Decimal | None = None,
+    *,
+    line: UsageLine | None = None,
+    key: str,
+    reason: str,
+    by: str,
+    seen: Decimal | None = None,
 ) -> Transfer:
     """Give back part of a charge, or all that is left of it. The same key gives the same refund.
 
-    Raises RefundTooLarge, NothingCharged, KeyReused or TaskNotFound; nothing is moved then.
+    `seen` is what the caller saw to be left: of two who saw the same, one refunds. Raises ChangedSince, RefundTooLarge,
+    NothingCharged, KeyReused or TaskNotFound; nothing is moved then.
     """
     _lock(task_id)
     line_id = line.pk if line else None
@@ -315,7 +320,10 @@ def refund(
             raise KeyReused
         return done
     charge = Charge.objects.filter(task_id=task_id).first()
-    wanted = amount if amount is not None else (charge.charged - charge.refunded if charge else Decimal(0))
+    left = charge.charged - charge.refunded if charge else Decimal(0)
+    if seen not in (None, left):
+        raise ChangedSince(f"It changed since you looked: {left:f} is left now, not {seen:f}. Nothing was refunded.")
+    wanted = amount if amount is not None else left
     if charge is None or wanted <= 0:
         raise NothingCharged
     given = ledger.refund(
@@ -438,24 +446,8 @@ def _fail(
         _end(together, Status.FAILED, resolution or RESOLUTIONS[code], bill=bill, error=error)
 
 
-NOTHING = pricing.Bill((), Decimal("0.0000"), cut=False)
-
-
-def _bill(
-    task: Locked, usage: dict[str, Decimal], rates: list[pricing.Rate], *, estimated: frozenset[str] = frozenset()
-) -> pricing.Bill:
-    """What this usage costs: at most what is held, and nothing where an operator waived it."""
-    if task.waived:
-        return pricing.waived(usage, rates, estimated=estimated)
-    return pricing.bill(usage, rates, at_most=task.held, estimated=estimated)
-
-
 def _partial_bill(task: Locked) -> pricing.Bill:
-    """What was streamed so far, where the quote says that it is billed; never the flat price."""
-    if not (task.quote["bills_partial_output"] and task.usage):
-        return NOTHING
-    rates = [rate for rate in task.rates if rate.meter != pricing.FLAT]
-    return _bill(task, {meter: Decimal(quantity) for meter, quantity in task.usage.items()}, rates)
+    return bills.partial(task.quote, task.usage, held=task.held, waived=task.waived)
 
 
 def _retry_or_fail(

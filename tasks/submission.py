@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -14,10 +15,10 @@ from rest_framework.exceptions import ValidationError
 from uuid_utils.compat import uuid7
 
 from billing import pricing
-from billing.exceptions import REFUSALS, InsufficientBalance, Refusal
+from billing.exceptions import REFUSALS, ChangedSince, InsufficientBalance, Refusal
 from billing.failpoints import here
 from billing.statements import constraint_of, one
-from tasks import capabilities, queues, results
+from tasks import capabilities, events, queues, results
 from tasks.exceptions import (
     ContentDeleted,
     IdempotencyKeyReused,
@@ -51,7 +52,8 @@ FREE = {"ceiling_credits": "0.0000"}
 class Request:
     """What a client asks for. `model` names a deployment; either it or `capability` is given.
 
-    `waived_for` is an operator's reason to charge nothing; no API sets it.
+    `because` is an operator's reason, `waived` says that nothing is charged, and `agreed` is the price that the
+    operator saw: another is refused. No API sets them.
     """
 
     account_id: UUID
@@ -73,7 +75,9 @@ class Request:
     fingerprint: str | None = None
     rerun_of: UUID | None = None
     rerun_root: UUID | None = None
-    waived_for: str | None = None
+    because: str | None = None
+    waived: bool = False
+    agreed: Decimal | None = None
     test_outcome: str | None = None
 
 
@@ -157,7 +161,9 @@ def quote(request: Request) -> Quoted:
 def _create(request: Request) -> Submitted | None:
     """Write the task, or None: somebody else has just used the key."""
     offer = _offer(request)
-    quote = _quote(offer, request.input) | ({} if request.waived_for is None else FREE)
+    quote = _quote(offer, request.input) | (FREE if request.waived else {})
+    if request.agreed not in (None, Decimal(quote["ceiling_credits"])):
+        raise ChangedSince(f"The price changed since you looked: {quote['ceiling_credits']}, not {request.agreed:f}.")
     with transaction.atomic(durable=True):
         if offer.max_pending is not None:
             _find_room(offer)
@@ -168,6 +174,41 @@ def _create(request: Request) -> Submitted | None:
     return Submitted(row[0], row[1], replayed=False) if row else None
 
 
+def requoted(tasks: Iterable[Task]) -> dict[UUID, Decimal | Refusal]:
+    """What each of these tasks would be quoted at the prices of now, or why it would be refused; writes nothing.
+
+    It is asked once for each deployment. Tasks come with their deployments.
+    """
+    offers: dict[tuple[UUID, bool], Offer | Refusal] = {}
+    found: dict[UUID, Decimal | Refusal] = {}
+    for task in tasks:
+        asked = (task.deployment_id, task.test)
+        try:
+            if asked not in offers:
+                offers[asked] = _offered(task)
+            found[task.pk] = _requoted(task, offers[asked])
+        except Refusal as refusal:
+            found[task.pk] = refusal
+    return found
+
+
+def _offered(task: Task) -> Offer | Refusal:
+    try:
+        return _offer(_again(task, api_key_id=None, actor=""))
+    except Refusal as refusal:
+        return refusal
+
+
+def _requoted(task: Task, offer: Offer | Refusal) -> Decimal:
+    if isinstance(offer, Refusal):
+        raise offer
+    if task.status not in FINAL:
+        raise TaskNotFinal
+    if task.content_deleted_at:
+        raise ContentDeleted
+    return Decimal(_quote(offer, task.input)["ceiling_credits"])
+
+
 def _find_room(offer: Offer) -> None:
     """Take turns with other submissions to the deployment, so that its limit is exact. Raises TooManyPendingTasks."""
     one("SELECT 1 FROM tasks_deployment WHERE id = %(id)s FOR NO KEY UPDATE", {"id": offer.deployment_id})
@@ -175,11 +216,24 @@ def _find_room(offer: Offer) -> None:
         raise TooManyPendingTasks
 
 
-def rerun(task_id: UUID, *, account_id: UUID, api_key_id: UUID | None, actor: str, **idempotency: str) -> Submitted:
-    """Submit a final task again, at today's prices, as a new task that points back. Raises TaskNotFinal or
-    ContentDeleted."""
+def rerun(
+    task_id: UUID,
+    *,
+    account_id: UUID,
+    api_key_id: UUID | None,
+    actor: str,
+    because: str | None = None,
+    agreed: Decimal | None = None,
+    **idempotency: str,
+) -> Submitted:
+    """Submit a final task again, at today's prices, as a new task that points back.
+
+    An operator says why, and which price was agreed. Raises TaskNotFinal, ContentDeleted, or ChangedSince at another
+    price.
+    """
     task = _final(task_id, account_id=account_id)
-    return _submit_again(task, _again(task, api_key_id=api_key_id, actor=actor, **idempotency))
+    said = {"because": because, "agreed": agreed}
+    return _submit_again(task, _again(task, api_key_id=api_key_id, actor=actor, **said, **idempotency))
 
 
 def rerun_free(task_id: UUID, *, by: str, reason: str, **idempotency: str) -> Submitted:
@@ -190,7 +244,7 @@ def rerun_free(task_id: UUID, *, by: str, reason: str, **idempotency: str) -> Su
     if not reason.strip():
         raise Invalid("A free rerun has a reason.")
     task = _final(task_id)
-    return _submit_again(task, _again(task, api_key_id=None, actor=by, waived_for=reason, **idempotency))
+    return _submit_again(task, _again(task, api_key_id=None, actor=by, because=reason, waived=True, **idempotency))
 
 
 def _final(task_id: UUID, **owner: UUID) -> Task:
@@ -331,10 +385,8 @@ def _params(request: Request, offer: Offer, quote: dict[str, Any]) -> dict[str, 
         "progress": Jsonb(NO_PROGRESS),
         "quote": Jsonb(quote),
         "quoted": Decimal(quote["ceiling_credits"]),
-        "waived": request.waived_for is not None,
-        "told": Jsonb(
-            {} if request.waived_for is None else {"waived": True, "private": {"reason": request.waived_for}}
-        ),
+        "waived": request.waived,
+        "told": Jsonb(({"waived": True} if request.waived else {}) | events.private(request.because)),
         "usd_rate": CREDITS_PER_USD,
         "client_reference": request.client_reference,
         "idempotency_key": request.idempotency_key,

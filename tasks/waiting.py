@@ -11,6 +11,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models.functions import Now
 
+from billing.exceptions import ChangedSince
 from billing.statements import one
 from tasks import events, queues
 from tasks.exceptions import Invalid, TaskEnded, TaskNotFound, TaskNotQueued
@@ -53,12 +54,15 @@ def change_priority(task_id: UUID, priority: int, *, by: str, reason: str) -> bo
 
 
 @transaction.atomic(durable=True)
-def extend_deadline(task_id: UUID, deadline: datetime, *, by: str, reason: str) -> None:
+def extend_deadline(task_id: UUID, deadline: datetime, *, by: str, reason: str, seen: datetime | None = None) -> None:
     """Give an unfinished task more time, within its deployment's `max_lifetime`; its worker hears of it.
 
-    Raises TaskEnded, or Invalid for a time that is not later, has passed or is too late.
+    `seen` is the deadline that the caller saw. Raises TaskEnded, ChangedSince when it is another by now, or Invalid for
+    a time that is not later, has passed or is too late.
     """
     task = _unfinished(task_id)
+    if seen not in (None, task.deadline):
+        raise ChangedSince(f"It changed since you looked: the deadline is {task.deadline.isoformat()} now.")
     (now,) = one("SELECT now()", {}) or ()
     last = task.created_at + timedelta(seconds=task.deployment.max_lifetime)
     if not max(task.deadline, now) < deadline <= last:
@@ -108,5 +112,4 @@ def _unfinished(task_id: UUID) -> Task:
 
 def _write(task: Task, type_: str, by: str, reason: str | None, columns: dict[str, Any], **told: Any) -> None:
     Task.objects.filter(pk=task.pk).update(**columns)
-    private = {"private": {"reason": reason}} if reason else {}
-    events.record(task.pk, type_, actor=by, **told, **private)
+    events.record(task.pk, type_, actor=by, **told, **events.private(reason))

@@ -1,3 +1,3 @@
-from billing.admin import accounts, keys, prices
+from billing.admin import accounts, keys, prices, reports
 
-__all__ = ["accounts", "keys", "prices"]
+__all__ = ["accounts", "keys", "prices", "reports"]

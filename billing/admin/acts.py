@@ -4,9 +4,11 @@ An act has its own view because Django's change view is itself atomic and the ve
 GET only asks; the POST acts on each row for itself and reports on each.
 """
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import Any
 
@@ -15,7 +17,6 @@ from django.contrib import messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DataError, transaction
-from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -23,8 +24,9 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from billing.admin.once import OnceForm, Repeated, keyed, once, remember
+from billing.admin.reports import keep_report
 from billing.admin.screens import Table, table
-from billing.exceptions import Refusal
+from billing.exceptions import ChangedSince, Refusal
 from billing.failpoints import here
 
 # Rows one form acts on: as many as a list shows at once, and some.
@@ -56,6 +58,21 @@ class Done:
     secrets: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one row: done, refused or repeated, in a sentence; `changed` says that another look is needed."""
+
+    row: Any
+    subject: str
+    kind: str
+    told: str
+    secrets: tuple[tuple[str, str], ...] = ()
+    changed: bool = False
+
+
+SAID = {"done": messages.success, "refused": messages.error, "repeated": messages.info}
+
+
 class Act:
     """One act. Its verb refuses by an exception, which the operator reads."""
 
@@ -69,6 +86,8 @@ class Act:
     again = ""
     form: type[ReasonForm] = ReasonForm
     refusals: tuple[type[Exception], ...] = (Refusal, Declined)
+    # Fields of the form that change what will happen: the page asks again while they are typed.
+    live: tuple[str, ...] = ()
     # What holds an act and its entry in the history together. A verb that owns its transaction has none around it.
     within: Callable[[], AbstractContextManager] = staticmethod(transaction.atomic)
 
@@ -85,6 +104,18 @@ class Act:
     def facts(self, rows: list[Any]) -> Table:
         """What the operator looks at before deciding."""
         return table("", rows, ("Name", self.subject))
+
+    def tables(self, rows: list[Any], data: dict[str, Any]) -> list[Table]:
+        """What would happen to each row with what is in the form so far."""
+        return [self.facts(rows)]
+
+    def seen(self, rows: list[Any]) -> dict[str, str]:
+        """What the page shows of each row that must still hold when it is acted on."""
+        return {}
+
+    def hindrance(self, row: Any) -> str:
+        """Why this row is refused already, in a sentence, or nothing."""
+        return ""
 
     def perform(self, row: Any, *, by: str, data: dict[str, Any]) -> Done:
         raise NotImplementedError
@@ -116,13 +147,64 @@ class Acting:
         if not (act.allowed(request) and self.has_view_permission(request)):
             raise PermissionDenied
         rows = self._chosen(request, act)
-        form = act.form(request.POST or None, rows=rows)
-        if request.method == "POST" and form.is_valid():
-            secrets = [pair for row in rows for pair in self._perform(request, act, row, form.cleaned_data)]
-            return self.shown_once(request, act.title, secrets, rows[0]) if secrets else self._back(rows)
-        return self.asked(
-            request, act.title, form, act=act, rows=rows, facts=act.facts(rows), back=self._back(rows).url
+        if request.method == "POST":
+            form = act.form(request.POST, rows=rows)
+            return self._acted(request, act, rows, form) if form.is_valid() else self._asked(request, act, rows, form)
+        if request.headers.get("HX-Request"):
+            form = act.form(request.GET, rows=rows)
+            form.full_clean()
+            return self._page(request, "admin/counterfoil/facts.html", **self._facts(act, rows, form))
+        return self._asked(request, act, rows, act.form(rows=rows))
+
+    def _asked(self, request: HttpRequest, act: Act, rows: list[Any], form: forms.Form) -> TemplateResponse:
+        for name in act.live:
+            if name in form.fields:
+                form.fields[name].widget.attrs |= self._asking_again(act, rows)
+        back = self._back(rows).url
+        return self.asked(request, act.title, form, act=act, rows=rows, back=back, **self._facts(act, rows, form))
+
+    def _asking_again(self, act: Act, rows: list[Any]) -> dict[str, str]:
+        return {
+            "hx-get": self.address(act, [row.pk for row in rows]),
+            "hx-target": "#facts",
+            "hx-trigger": "input changed delay:300ms, change",
+            "hx-include": ",".join(f"[name^={name}]" for name in act.live),
+            "hx-sync": "#facts:replace",
+        }
+
+    def _facts(self, act: Act, rows: list[Any], form: forms.Form) -> dict[str, Any]:
+        """What the page shows of the rows, what of it must still hold, and what is wrong with what was typed so far."""
+        data = getattr(form, "cleaned_data", {})
+        shown = act.tables(rows, data)
+        wrong = [error for name in act.live for error in form.errors.get(name, [])] if form.is_bound else []
+        hindrance = act.hindrance(rows[0]) if len(rows) == 1 else ""
+        seen = json.dumps(act.seen(rows))
+        return {"facts": shown[0], "tables": shown[1:], "seen": seen, "wrong": wrong, "hindrance": hindrance}
+
+    def _acted(self, request: HttpRequest, act: Act, rows: list[Any], form: forms.Form) -> HttpResponse:
+        """Act on each row; one is told at once, and of many there is a report."""
+        seen = _seen(request)
+        done = [self._perform(request, act, row, form.cleaned_data | {"seen": seen.get(str(row.pk))}) for row in rows]
+        if len(rows) == 1 and done[0].changed:
+            form.add_error(None, done[0].told)
+            return self._asked(request, act, self._chosen(request, act), form)
+        back = self._told(request, done[0]) if len(rows) == 1 else self._reported(request, act, done, form)
+        secrets = [pair for each in done for pair in each.secrets]
+        return self.shown_once(request, act.title, secrets, rows[0], back.url) if secrets else back
+
+    def _told(self, request: HttpRequest, outcome: Outcome) -> HttpResponseRedirect:
+        SAID[outcome.kind](request, f"{outcome.subject}: {outcome.told}")
+        return self._back([outcome.row])
+
+    def _reported(self, request: HttpRequest, act: Act, done: list[Outcome], form: forms.Form) -> HttpResponseRedirect:
+        report = keep_report(
+            act.title,
+            screen=f"{self.opts.app_label}_{self.opts.model_name}",
+            actor=_actor(request),
+            reason=form.cleaned_data["reason"],
+            rows=[(str(each.row.pk), each.subject, each.kind, each.told) for each in done],
         )
+        return HttpResponseRedirect(reverse("admin:billing_actreport_change", args=[report.pk]))
 
     def address(self, act: Act, pks: list[Any]) -> str:
         return f"{reverse(f'admin:{self._named(act)}')}?ids={','.join(str(pk) for pk in pks)}"
@@ -131,35 +213,34 @@ class Acting:
         return self._page(request, "admin/counterfoil/act.html", title=title, form=form, **context)
 
     def shown_once(
-        self, request: HttpRequest, title: str, secrets: list[tuple[str, str]], row: Model
+        self, request: HttpRequest, title: str, secrets: list[tuple[str, str]], row: Any, back: str = ""
     ) -> TemplateResponse:
         """Secrets in this answer and nowhere else: admin pages are not cached, and no redirect carries them."""
-        return self._page(
-            request, "admin/counterfoil/secrets.html", title=title, secrets=secrets, back=self._back([row]).url
-        )
+        back = back or self._back([row]).url
+        return self._page(request, "admin/counterfoil/secrets.html", title=title, secrets=secrets, back=back)
 
     def _page(self, request: HttpRequest, template: str, **context: Any) -> TemplateResponse:
         base = {**self.admin_site.each_context(request), "opts": self.opts, "is_popup": False}
         return TemplateResponse(request, template, base | context)
 
-    def _perform(self, request: HttpRequest, act: Act, row: Any, data: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-        """Act on one row, and report. What refuses one row stops no other."""
+    def _perform(self, request: HttpRequest, act: Act, row: Any, data: dict[str, Any]) -> Outcome:
+        """Act on one row. What refuses one row stops no other."""
         key = keyed(act.name, data["key"], row.pk)
+        told = partial(Outcome, row, act.subject(row))
         try:
             with once(key), act.within():
-                done = act.perform(row, by=f"operator:{request.user.get_username()}", data=data)
+                done = act.perform(row, by=_actor(request), data=data)
                 here("act.before_history")
                 self._write(request, row, f"{done.told} Reason: {data['reason']}", key=key)
         except Repeated as repeated:
-            messages.info(request, f"{act.subject(row)}: {repeated}{act.again}")
+            return told("repeated", f"{repeated}{act.again}")
         except DataError:
-            messages.error(request, f"{act.subject(row)}: a number is too large.")
+            return told("refused", "a number is too large.")
+        except ChangedSince as changed:
+            return told("refused", str(changed), changed=True)
         except act.refusals as refusal:
-            messages.error(request, f"{act.subject(row)}: {refusal}")
-        else:
-            messages.success(request, f"{act.subject(row)}: {done.told}")
-            return done.secrets
-        return ()
+            return told("refused", str(refusal))
+        return told("done", done.told, secrets=done.secrets)
 
     @transaction.atomic
     def _write(self, request: HttpRequest, row: Any, told: str, *, key: str) -> None:
@@ -206,6 +287,28 @@ class Acting:
             "dialog": None,
             "path": path_,
         }
+
+
+def _actor(request: HttpRequest) -> str:
+    return f"operator:{request.user.get_username()}"
+
+
+def agreed(shown: str | None) -> Decimal | None:
+    """The credits that the page had shown."""
+    try:
+        credits_ = Decimal(shown or "")
+    except InvalidOperation:
+        return None
+    return credits_ if credits_.is_finite() else None
+
+
+def _seen(request: HttpRequest) -> dict[str, str]:
+    """What the page had shown of each row; nothing of what no page has sent."""
+    try:
+        seen = json.loads(request.POST.get("seen", "{}"))
+    except ValueError:
+        return {}
+    return {pk: shown for pk, shown in seen.items() if isinstance(shown, str)} if isinstance(seen, dict) else {}
 
 
 def _ask(act: Act, screen: Acting, request: HttpRequest, queryset: Any) -> HttpResponseRedirect:

@@ -27,7 +27,7 @@ class RedeliverThis(Act):
         return table("", rows, ("Callback", str), ("Status", "status"), ("Last error", "last_error"))
 
     def perform(self, row: Callback, *, by: str, data: dict[str, Any]) -> Done:
-        if not callbacks.redeliver_many(Callback.objects.filter(pk=row.pk), since=now(), by=by):
+        if not callbacks.redeliver_many(Callback.objects.filter(pk=row.pk), since=now(), by=by, reason=data["reason"]):
             raise Declined("its content was deleted, or somebody has just redelivered it.")
         return Done("Due again.")
 

@@ -21,6 +21,7 @@ MENU = [
         ("Charges", "receipt_long", "billing_charge"),
         ("Usage lines", "speed", "billing_usageline"),
         ("Transfers", "swap_horiz", "billing_transfer"),
+        ("Reports", "fact_check", "billing_actreport"),
     ]),
     ("Set-up", [
         ("Deployments", "deployed_code", "tasks_deployment"),

@@ -41,7 +41,7 @@ class RedeliverFailed(ReceiverAct):
     note = "Every callback of this URL that ended as failed is sent again, with fresh tries."
 
     def perform(self, row: Receiver, *, by: str, data: dict[str, Any]) -> Done:
-        owed = callbacks.redeliver_many(callbacks.failed_of(row), since=now(), by=by)
+        owed = callbacks.redeliver_many(callbacks.failed_of(row), since=now(), by=by, reason=data["reason"])
         return Done(f"Due again: {owed} callbacks.")
 
 

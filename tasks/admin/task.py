@@ -8,7 +8,9 @@ from billing.admin.acts import Acting
 from billing.admin.screens import Screen, Table, amount, compact, label, link, listing, pretty, table, when, yes_or_no
 from billing.models import Charge, UsageLine
 from tasks.admin.found import FoundByTaskOrAccount, HidesContent, of_accounts, of_content, task_id_of, task_link
-from tasks.admin.task_acts import Cancel, Pause, Redeliver, Refund, Rerun, RerunFree, Resume
+from tasks.admin.task_acts import Cancel, DeleteContent, Pause, Redeliver, Rerun, RerunFree, Resume
+from tasks.admin.task_refund import Refund
+from tasks.admin.task_times import ChangePriority, ExtendDeadline
 from tasks.models import CallbackAttempt, Task
 from tasks.statuses import Status
 
@@ -17,7 +19,10 @@ COLOURS = {Status.SUCCEEDED: "success", Status.FAILED: "danger", Status.RUNNING:
 
 @admin.register(Task)
 class TaskScreen(HidesContent, FoundByTaskOrAccount, Acting, Screen):
-    acts = (Cancel(), Pause(), Resume(), Refund(), Redeliver(), Rerun(), RerunFree())
+    acts = (
+        Cancel(), Pause(), Resume(), ExtendDeadline(), ChangePriority(), Refund(), Redeliver(), Rerun(), RerunFree(),
+        DeleteContent(),
+    )  # fmt: skip
     content = ("shown_input", "shown_output")
     heavy = ("input", "output", "creation_request", "quote", "metadata", "warnings", "usage")
     list_display = ("public", "state", "model", "account", "quoted", "charged", "refunded", "created_at")

@@ -1,27 +1,28 @@
-"""What is done to a task: each act calls one verb, which owns its transaction."""
+"""What is done to a task: each act calls one verb, which owns its transaction, and shows before what that will do."""
 
 from contextlib import nullcontext
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django import forms
-from django.db.models import Sum
+from django.db.models import QuerySet
 from unfold.enums import ActionVariant
-from unfold.widgets import UnfoldAdminSelectWidget
+from unfold.widgets import UnfoldBooleanWidget
 
-from billing.admin.account_acts import SMALLEST, CreditsField
-from billing.admin.acts import Act, Declined, Done, ReasonForm
-from billing.admin.once import keyed
-from billing.admin.screens import Table, amount, table
-from billing.models import Account, Charge, UsageLine
-from tasks import callbacks, lifecycle
-from tasks.exceptions import IllegalMove
+from billing.admin.acts import Act, Declined, Done, ReasonForm, agreed
+from billing.admin.screens import Table, amount, table, when
+from billing.exceptions import Refusal
+from billing.models import Account, Charge
+from tasks import bills, callbacks, lifecycle, submission
+from tasks.exceptions import IllegalMove, TaskNotFinal
 from tasks.identifiers import public_id
-from tasks.models import Task
+from tasks.models import Artifact, Callback, Run, Task
 from tasks.statuses import FINAL, Status
 from tasks.submission import stored_key
 
 NOT_CHARGED = Charge(held=Decimal(0), charged=Decimal(0), refunded=Decimal(0))
+NOTHING = "Nothing: "
 
 
 class TaskAct(Act):
@@ -29,8 +30,20 @@ class TaskAct(Act):
     refusals = (*Act.refusals, IllegalMove)
 
     def facts(self, rows: list[Task]) -> Table:
-        seen = [(name.capitalize(), name) for name in ("status", "model", "account")]
-        return table("", rows, ("Task", str), *seen, ("Created", "created_at"))
+        return table("", rows, ("Task", str), ("Account", "account"), ("Status now", "status"), ("Then", self.then))
+
+    def then(self, row: Task) -> str:
+        """What the act will make of this task, in a sentence."""
+        raise NotImplementedError
+
+
+def charges_of(rows: list[Task]) -> dict[UUID, Charge]:
+    found = Charge.objects.in_bulk([task.pk for task in rows])
+    return {task.pk: found.get(task.pk, NOT_CHARGED) for task in rows}
+
+
+def balances_of(rows: list[Task]) -> dict[UUID, Account]:
+    return Account.objects.in_bulk({task.account_id for task in rows})
 
 
 class Cancel(TaskAct):
@@ -42,11 +55,34 @@ class Cancel(TaskAct):
     def suits(self, row: Task) -> bool:
         return row.status not in FINAL
 
+    def facts(self, rows: list[Task]) -> Table:
+        charges, usage = charges_of(rows), _usage_of(rows)
+        shown = []
+        for task in rows:
+            held = charges[task.pk].held
+            due = bills.partial(task.quote, usage.get(task.pk, {}), held=held, waived=task.waived).charged
+            money = [held, held - due, due] if task.status not in FINAL else [None] * 3
+            shown.append([str(task), str(task.account), task.status, *map(amount, money), self.then(task)])
+        headers = ["Task", "Account", "Status now", "Held", "Released", "Charged for what it streamed so far", "Then"]
+        return Table("", headers, shown)
+
+    def then(self, row: Task) -> str:
+        if row.status in FINAL:
+            return f"{NOTHING}it has ended."
+        return "Its worker is stopped, and it is canceled." if row.status == Status.RUNNING else "It is canceled."
+
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
         if not lifecycle.cancel(row.pk, by=by, reason=data["reason"]):
             row.refresh_from_db(fields=["status"])
             raise Declined(f"it had already ended: {row.status}. Nothing changed.")
         return Done("Canceled.")
+
+
+def _usage_of(rows: list[Task]) -> dict[UUID, dict[str, str]]:
+    """What the present runs have used so far."""
+    running = {task.pk: task.attempt for task in rows if task.status == Status.RUNNING}
+    runs = Run.objects.filter(task__in=running).only("task_id", "number", "usage")
+    return {run.task_id: run.usage for run in runs if run.number == running[run.task_id]}
 
 
 class Pause(TaskAct):
@@ -55,6 +91,12 @@ class Pause(TaskAct):
 
     def suits(self, row: Task) -> bool:
         return row.status == Status.QUEUED and not row.paused_at
+
+    def then(self, row: Task) -> str:
+        if row.status != Status.QUEUED:
+            return f"{NOTHING}it is not queued."
+        last = f"It waits until it is resumed, and ends at its deadline, {when(row.deadline)}, whatever happens."
+        return f"{NOTHING}it is paused already." if row.paused_at else last
 
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
         if not lifecycle.pause(row.pk, by=by, reason=data["reason"]):
@@ -69,6 +111,11 @@ class Resume(TaskAct):
     def suits(self, row: Task) -> bool:
         return bool(row.paused_at)
 
+    def then(self, row: Task) -> str:
+        if row.status != Status.QUEUED:
+            return f"{NOTHING}it is not queued."
+        return "It may be started again." if row.paused_at else f"{NOTHING}it is not paused."
+
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
         if not lifecycle.resume(row.pk, by=by, reason=data["reason"]):
             raise Declined("it is not paused.")
@@ -82,12 +129,50 @@ class Rerun(TaskAct):
     def suits(self, row: Task) -> bool:
         return row.status in FINAL
 
+    def facts(self, rows: list[Task]) -> Table:
+        """The balance after is that after the holds of all the rows above it, too."""
+        quotes, accounts, shown = submission.requoted(rows), balances_of(rows), []
+        left = {pk: account.available for pk, account in accounts.items()}
+        for task in rows:
+            quoted, before = quotes[task.pk], left[task.account_id]
+            no = _why_not(quoted, before, accounts[task.account_id])
+            after = before if no else before - quoted
+            left[task.account_id] = after
+            price = None if isinstance(quoted, Refusal) else quoted
+            then = f"Refused: {no}" if no else f"A new task is queued and holds {quoted:f}."
+            numbers = [task.quoted, price, before, after]
+            shown.append([str(task), str(task.account), *map(amount, numbers), then])
+        headers = ["Task", "Account", "Quoted then", "Quote today", "Available now", "Available after the hold", "Then"]
+        return Table("", headers, shown)
+
+    def seen(self, rows: list[Task]) -> dict[str, str]:
+        quotes = submission.requoted(rows)
+        return {str(pk): f"{quoted:f}" for pk, quoted in quotes.items() if isinstance(quoted, Decimal)}
+
+    def hindrance(self, row: Task) -> str:
+        account = Account.objects.get(pk=row.account_id)
+        return _why_not(submission.requoted([row])[row.pk], account.available, account)
+
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
         key = stored_key("admin", "rerun", str(row.account_id), str(row.pk), str(data["key"]))
         again = lifecycle.rerun(
-            row.pk, account_id=row.account_id, api_key_id=None, actor=by, idempotency_key=key, fingerprint=key
+            row.pk,
+            account_id=row.account_id,
+            api_key_id=None,
+            actor=by,
+            because=data["reason"],
+            agreed=agreed(data["seen"]),
+            idempotency_key=key,
+            fingerprint=key,
         )
         return Done(f"Submitted again as {public_id(again.task_id)}.")
+
+
+def _why_not(quoted: Decimal | Refusal, available: Decimal, account: Account) -> str:
+    if isinstance(quoted, Refusal):
+        return quoted.message
+    short = available - quoted < -account.credit_limit
+    return f"the available credits, {available:f}, do not cover the quote, {quoted:f}." if short else ""
 
 
 class RerunFree(TaskAct):
@@ -98,69 +183,21 @@ class RerunFree(TaskAct):
     def suits(self, row: Task) -> bool:
         return row.status in FINAL
 
+    def facts(self, rows: list[Task]) -> Table:
+        quotes = submission.requoted(rows)
+        shown = [[str(task), str(task.account), *_at_our_expense(quotes[task.pk])] for task in rows]
+        return Table("", ["Task", "Account", "Quote today", "Held and charged", "Then"], shown)
+
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
         key = stored_key("admin", "rerun_free", str(row.account_id), str(row.pk), str(data["key"]))
         again = lifecycle.rerun_free(row.pk, by=by, reason=data["reason"], idempotency_key=key, fingerprint=key)
         return Done(f"Submitted again, free of charge, as {public_id(again.task_id)}.")
 
 
-class RefundForm(ReasonForm):
-    """All that is left, an amount, one line, or an amount of one line; several tasks only whole."""
-
-    amount = CreditsField(required=False, min_value=SMALLEST, help_text="Empty: all that is left.")
-    line = forms.ModelChoiceField(
-        UsageLine.objects.none(),
-        required=False,
-        empty_label="The whole charge",
-        widget=UnfoldAdminSelectWidget,
-        help_text="A line gives back at most what it billed.",
-    )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if len(self.rows) > 1:
-            del self.fields["amount"], self.fields["line"]
-            return
-        self.fields["line"].queryset = UsageLine.objects.filter(task_id=self.rows[0].pk).order_by("position")
-        self.fields["line"].label_from_instance = lambda line: f"{line}: {line.billed_amount:f} billed"
-
-
-class Refund(TaskAct):
-    name, title, permission, icon = "refund", "Refund", "billing.refund_charge", "undo"
-    form = RefundForm
-    note = "Gives credits back to the account. A refund never exceeds what was charged and not yet refunded."
-
-    def suits(self, row: Any) -> bool:
-        return row.charge is not None and row.charge.charged > row.charge.refunded
-
-    def facts(self, rows: list[Task]) -> Table:
-        """The balance after is that of all the rows above it refunded, too."""
-        charges = Charge.objects.in_bulk([task.pk for task in rows])
-        balances = {a.pk: a.available for a in Account.objects.filter(pk__in={task.account_id for task in rows})}
-        shown = []
-        for task in rows:
-            charge = charges.get(task.pk, NOT_CHARGED)
-            left, before = charge.charged - charge.refunded, balances[task.account_id]
-            balances[task.account_id] += left
-            numbers = [charge.charged, charge.refunded, left, before, before + left]
-            shown.append([str(task), str(task.account), *map(amount, numbers)])
-        headers = ["Task", "Account", "Charged", "Refunded", "Left", "Available now", "After all is refunded"]
-        return Table("", headers, shown)
-
-    def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
-        key = keyed("refund", data["key"], row.pk)
-        line, wanted = data.get("line"), data.get("amount")
-        if line and wanted is None:
-            wanted = _left_of(line)
-        given = lifecycle.refund(row.pk, wanted, line=line, key=key, reason=data["reason"], by=by)
-        return Done(f"Refunded {given.amount:f}; {given.available_after:f} credits are available now.")
-
-
-def _left_of(line: UsageLine) -> Decimal:
-    refunded = line.refunds.aggregate(total=Sum("amount"))["total"] or Decimal(0)
-    if line.billed_amount <= refunded:
-        raise Declined(f"nothing is left of {line}.")
-    return line.billed_amount - refunded
+def _at_our_expense(quoted: Decimal | Refusal) -> list[str]:
+    if isinstance(quoted, Refusal):
+        return [amount(None), amount(None), f"Refused: {quoted.message}"]
+    return [amount(quoted), amount(Decimal("0.0000")), "A new task is queued and costs the account nothing."]
 
 
 class Redeliver(TaskAct):
@@ -170,6 +207,78 @@ class Redeliver(TaskAct):
     def suits(self, row: Task) -> bool:
         return row.status in FINAL and row.callback_url is not None
 
+    def facts(self, rows: list[Task]) -> Table:
+        owed = _callbacks_of(rows)
+        return table(
+            "",
+            rows,
+            ("Task", str),
+            ("Account", "account"),
+            ("To", "callback_url"),
+            ("Callback now", lambda task: owed[task.pk].status if task.pk in owed else None),
+            ("Tries so far", lambda task: owed[task.pk].attempt_count if task.pk in owed else None),
+            ("Last error", lambda task: owed[task.pk].last_error if task.pk in owed else None),
+            ("Then", lambda task: _sent_again(task, owed.get(task.pk))),
+        )
+
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
-        callbacks.redeliver(row.pk, by=by)
+        callbacks.redeliver(row.pk, by=by, reason=data["reason"])
         return Done("Its callback is due again.")
+
+
+def _callbacks_of(rows: list[Task]) -> dict[UUID, Callback]:
+    """The callback of each task that has one; its newest, with what there is to send."""
+    own: QuerySet[Callback] = Callback.objects.filter(task__in=rows, endpoint=None).exclude(body="").defer("body")
+    return {callback.task_id: callback for callback in own.order_by("pk")}
+
+
+def _sent_again(task: Task, callback: Callback | None) -> str:
+    if task.status not in FINAL:
+        return f"Refused: {TaskNotFinal.message}"
+    return f"It is sent again, {callbacks.TRIES} tries at most." if callback else "Refused: The task has no callback."
+
+
+class DeleteForm(ReasonForm):
+    sure = forms.BooleanField(label="I know that nobody can bring it back.", widget=UnfoldBooleanWidget)
+
+
+class DeleteContent(TaskAct):
+    name, title, permission = "delete_content", "Delete content", "tasks.delete_content"
+    icon, variant, form = "delete_forever", ActionVariant.DANGER, DeleteForm
+    note = "Deletes for ever what was sent and made: input, output, streamed text, files, and the bodies of callbacks. "
+    note += "Money, times and usage stay. It cannot be undone, and the task cannot be rerun."
+
+    def suits(self, row: Task) -> bool:
+        return row.status in FINAL and row.content_deleted_at is None
+
+    def facts(self, rows: list[Task]) -> Table:
+        files, pending = _files_of(rows), _pending_of(rows)
+        return table(
+            "",
+            rows,
+            ("Task", str),
+            ("Account", "account"),
+            ("Status now", "status"),
+            ("Files", lambda task: files.count(task.pk)),
+            ("Callbacks that are not sent any more", lambda task: pending.count(task.pk)),
+            ("Then", self.then),
+        )
+
+    def then(self, row: Task) -> str:
+        if row.status not in FINAL:
+            return f"Refused: {TaskNotFinal.message}"
+        return f"{NOTHING}it is deleted already." if row.content_deleted_at else "Its content is gone for ever."
+
+    def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
+        if not lifecycle.delete_content(row.pk, by=by, reason=data["reason"]):
+            raise Declined("it was deleted before.")
+        return Done("Deleted its content.")
+
+
+def _files_of(rows: list[Task]) -> list[UUID]:
+    return list(Artifact.objects.filter(task__in=rows, deleted_at=None).values_list("task_id", flat=True))
+
+
+def _pending_of(rows: list[Task]) -> list[UUID]:
+    owed = Callback.objects.filter(task__in=rows, status=Callback.Status.PENDING)
+    return list(owed.values_list("task_id", flat=True))

@@ -51,6 +51,7 @@ class Person:
     def send(self, row, act: str, page, *others, **data):
         ids = ",".join(str(each.pk) for each in (row, *others))
         fields = {"reason": "because", "key": page.context["form"]["key"].value(), "ids": ids}
+        fields["seen"] = page.context["seen"]
         return self.client.post(act_url(row, act, *others), fields | data, follow=True)
 
 
@@ -106,6 +107,11 @@ def act_url(row, act: str, *others) -> str:
 def told(response) -> list[str]:
     """What the page says happened."""
     return [str(message) for message in response.context["messages"]]
+
+
+def reported(response) -> list[tuple[str, str, str]]:
+    """What a report says of each row: its name, the outcome and a sentence."""
+    return sorted(tuple(row[1:]) for row in response.context["original"].rows)
 
 
 def history(row) -> list[str]:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from billing.credentials import decrypt, digest
 from billing.models import Account, ApiKey
-from tests.admin.people import AGAIN, act_url, at_once, history, list_url, member, page_url, root, told
+from tests.admin.people import AGAIN, act_url, at_once, history, list_url, member, page_url, reported, root, told
 from tests.builders import account, deployment, key
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -131,7 +131,7 @@ def test_several_keys_are_capped_at_once_and_each_says_so():
     answer = root().do(one, "set-cap", other, monthly_cap="7", reason="house rule")
 
     assert set(ApiKey.objects.values_list("monthly_cap", flat=True)) == {Decimal(7)}
-    assert len(told(answer)) == len(history(one)) + len(history(other)) == 2
+    assert len(reported(answer)) == len(history(one)) + len(history(other)) == 2
 
 
 @pytest.mark.parametrize("cap", ["-1", "much", "0.00001", "1e20"])

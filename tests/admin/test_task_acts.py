@@ -14,7 +14,19 @@ from tasks.admin.task import TaskScreen
 from tasks.identifiers import public_id
 from tasks.models import Callback, Task, TaskEvent
 from tasks.statuses import Status
-from tests.admin.people import AGAIN, act_url, at_once, history, list_url, member, page_url, root, said_again, told
+from tests.admin.people import (
+    AGAIN,
+    act_url,
+    at_once,
+    history,
+    list_url,
+    member,
+    page_url,
+    reported,
+    root,
+    said_again,
+    told,
+)
 from tests.builders import account, assert_sound, buckets, claim, deployment, submit, task_that_is
 
 # An act commits, so that a verb that owns its transaction and a check at commit have their say.
@@ -78,13 +90,14 @@ def test_acts_of_the_list_lead_to_the_page_that_asks_and_report_on_each_row():
     answer = person.send(queued, "cancel", asked, running, ended, reason="cleaning up")
 
     assert Task.objects.filter(status="canceled").count() == 2
-    assert sorted(told(answer)) == sorted(
+    assert reported(answer) == sorted(
         [
-            f"{public_id(queued.pk)}: Canceled.",
-            f"{public_id(running.pk)}: Canceled.",
-            f"{public_id(ended.pk)}: it had already ended: succeeded. Nothing changed.",
+            (public_id(queued.pk), "done", "Canceled."),
+            (public_id(running.pk), "done", "Canceled."),
+            (public_id(ended.pk), "refused", "it had already ended: succeeded. Nothing changed."),
         ]
     )
+    assert "cleaning up" in person.get(answer.request["PATH_INFO"]).content.decode()
     assert_sound(owner)
 
 
@@ -117,11 +130,16 @@ def test_asking_changes_nothing_and_no_act_is_without_a_reason(act):
 
 ALLOWED = {
     "cancel": {"Operator", "Billing"},
+    "pause": {"Operator"},
+    "extend_deadline": {"Operator"},
+    "change_priority": {"Operator"},
     "rerun": {"Operator", "Billing"},
     "rerun_free": {"Operator", "Billing"},
     "refund": {"Billing"},
     "redeliver": {"Operator"},
+    "delete_content": {"Operator"},
 }
+OF_UNFINISHED = {"cancel", "pause", "extend_deadline", "change_priority"}
 
 
 @pytest.mark.parametrize("group", ["Operator", "Billing", "Support"])
@@ -132,7 +150,7 @@ def test_each_act_is_for_its_groups_only(group):
     offered = person.get(list_url(task)).content.decode()
 
     for act, groups in ALLOWED.items():
-        row = queued if act == "cancel" else task
+        row = queued if act in OF_UNFINISHED else task
         allowed = group in groups
         assert person.ask(row, act).status_code == (200 if allowed else 403), act
         assert (reverse(f"admin:tasks_task_{act}") in person.get(page_url(row)).content.decode()) == allowed, act
@@ -172,8 +190,8 @@ def test_buttons_are_offered_where_the_act_makes_sense():
         page = person.get(page_url(task)).content.decode()
         return {act for act in ALLOWED if reverse(f"admin:tasks_task_{act}") in page}
 
-    assert offered(queued) == {"cancel"}
-    assert offered(ended) == {"refund", "rerun", "rerun_free"}
+    assert offered(queued) == OF_UNFINISHED
+    assert offered(ended) == {"refund", "rerun", "rerun_free", "delete_content"}
 
 
 def test_a_refund_gives_back_all_that_is_left():
@@ -184,7 +202,8 @@ def test_a_refund_gives_back_all_that_is_left():
     answer = person.send(task, "refund", page, reason="outage")
 
     shown = page.context["facts"].rows[0]
-    assert shown == [public_id(task.pk), "Acme", "7.0000", "2.0000", "5.0000", "95.0000", "100.0000"]
+    assert shown[:5] == [public_id(task.pk), "Acme", "7.0000", "2.0000", "5.0000"]
+    assert shown[5:] == ["5.0000", "95.0000", "100.0000", "The account gets it back."]
     assert refunds(task) == [2, 5]
     assert told(answer) == [f"{public_id(task.pk)}: Refunded 5.0000; 100.0000 credits are available now."]
     assert history(task) == ["Refunded 5.0000; 100.0000 credits are available now. Reason: outage"]
@@ -321,9 +340,9 @@ def test_several_tasks_are_refunded_whole():
     answer = person.send(first, "refund", page, second, free, amount="1")
 
     assert "amount" not in page.context["form"].fields
-    assert sorted(row[-1] for row in page.context["facts"].rows) == ["100.0000", "86.0000", "93.0000"]
+    assert sorted(row[-2] for row in page.context["facts"].rows) == ["100.0000", "86.0000", "93.0000"]
     assert refunds(first) == refunds(second) == [7]
-    assert len(told(answer)) == 3
+    assert [outcome for _, outcome, _ in reported(answer)].count("refused") == 1
     assert buckets(owner)["available"] == 100
 
 

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 from django.utils import timezone
 
-from billing.models import ApiKey, Charge, Price, RateCard, Transfer, UsageLine
+from billing.admin.reports import keep_report
+from billing.models import ActReport, ApiKey, Charge, Price, RateCard, Transfer, UsageLine
 from tasks import lifecycle
 from tasks.models import Callback, CallbackAttempt, Deployment, Receiver, Run, Task, TaskEvent, WebhookEndpoint
 from tasks.statuses import ErrorCode
@@ -13,7 +14,7 @@ from tests.builders import account, claim, deployment, key, submit
 CANARY = '<script>alert("canary")</script>'
 SECRET_INPUT, SECRET_OUTPUT, SECRET_TEXT = "what-they-asked", "what-they-got", "what-was-streamed"
 OF_TASKS = (Task, Run, TaskEvent, Callback, CallbackAttempt, Receiver, WebhookEndpoint, Deployment)
-EVERY = (*OF_TASKS, ApiKey, RateCard, Price, UsageLine, Transfer, Charge)
+EVERY = (*OF_TASKS, ApiKey, RateCard, Price, UsageLine, Transfer, Charge, ActReport)
 
 
 def world() -> SimpleNamespace:
@@ -29,6 +30,7 @@ def world() -> SimpleNamespace:
     lifecycle.rerun(done.pk, account_id=owner.pk, api_key_id=issued.pk, actor="operator:root")
     for task in (done, failed):
         task.refresh_from_db()
+    _report(done)
     return SimpleNamespace(account=owner, key=issued, deployment=to, done=done, failed=failed)
 
 
@@ -70,6 +72,12 @@ def _succeeded(owner, to) -> Task:
     return task
 
 
+def _report(task) -> None:
+    """What became of a task that was acted on with others."""
+    said = (str(task.pk), CANARY, "refused", CANARY)
+    keep_report(CANARY, screen="tasks_task", actor=f"operator:{CANARY}", reason=CANARY, rows=[said])
+
+
 def _endpoint(owner) -> None:
     """An endpoint that is told of refunds."""
     url, note = f"https://example.com/{CANARY}", f"note {CANARY}"
@@ -94,4 +102,5 @@ def crowd(size: int) -> None:
             callback=task.callbacks.get(), number=1, started_at=timezone.now(), duration_ms=1, status_code=200
         )
         Receiver.objects.create(account=owner, url="https://example.com/", last_failure_at=timezone.now())
+        _report(task)
         _endpoint(owner)
