@@ -11,7 +11,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('billing', '0006_low_until_risen'),
+        ('billing', '0007_transfers_by_time'),
     ]
 
     operations = [
