@@ -9,6 +9,7 @@ import environ
 import structlog
 from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 
 from config import embedded
 
@@ -252,6 +253,7 @@ UNFOLD = {
     "SITE_HEADER": "Counterfoil",
     "SITE_SYMBOL": "receipt_long",
     "SITE_URL": None,
+    "STYLES": [lambda request: static("counterfoil/admin.css")],
     "SIDEBAR": {"navigation": "tasks.admin.navigation.sidebar"},
 }
 

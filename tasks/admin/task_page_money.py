@@ -1,0 +1,153 @@
+"""What a task cost, and why: each line worked out from its rows, and the equations that must hold, with its numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from billing import pricing
+from billing.models import Charge, UsageLine
+from tasks.models import Task
+
+NONE = Decimal("0.0000")
+# Digits of an exact amount that a line has room for.
+DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A line, what its quantity at its price is exactly, and what rounding and the quote made of that."""
+
+    line: UsageLine
+    quantity: str
+    price: str
+    exact: str
+    rounding: str
+    cut: Decimal
+    waived: bool
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Equation:
+    """A sentence of the books with this task's numbers in it, and whether it is true."""
+
+    name: str
+    shown: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What all transfers of the task add up to, by their kind."""
+
+    held: Decimal = NONE
+    captured: Decimal = NONE
+    released: Decimal = NONE
+    refunded: Decimal = NONE
+
+
+@dataclass(frozen=True)
+class Money:
+    """All that the page says of a task's credits. `charge` is None for a task that never held any."""
+
+    charge: Charge | None
+    held: Decimal
+    charged: Decimal
+    refunded: Decimal
+    net: Decimal
+    lines: list[Explained]
+    equations: list[Equation]
+
+    @property
+    def alarm(self) -> bool:
+        return not all(holding.holds for holding in (*self.lines, *self.equations))
+
+
+def money(task: Task, *, transfers: Sequence[Any]) -> Money:
+    """The task's money, with its charge read before, its lines and, by any of its transfers, what they add up to."""
+    charge = task.charge
+    lines = list(UsageLine.objects.filter(task_id=task.pk).select_related("price").order_by("position"))
+    held, charged, refunded = (charge.held, charge.charged, charge.refunded) if charge else (NONE, NONE, NONE)
+    explained = [_explained(line, waived=task.waived) for line in lines]
+    equations = _equations(task, lines, sums_of(transfers), held=held, charged=charged, refunded=refunded)
+    return Money(charge, held, charged, refunded, charged - refunded, explained, equations)
+
+
+def sums_of(transfers: Sequence[Any]) -> Sums:
+    if not transfers:
+        return Sums()
+    one = transfers[0]
+    return Sums(*(total or NONE for total in (one.all_hold, one.all_capture, one.all_release, one.all_refund)))
+
+
+def _explained(line: UsageLine, *, waived: bool) -> Explained:
+    rate = pricing.Rate(str(line.price_id), line.meter, line.unit, line.unit_size, line.unit_price)
+    exact = pricing.EXACT.divide(pricing.EXACT.multiply(line.quantity, line.unit_price), Decimal(line.unit_size))
+    return Explained(
+        line=line,
+        quantity=plain(line.quantity),
+        price=plain(line.unit_price),
+        exact=_digits(exact),
+        rounding=_rounding(exact, line.listed_amount),
+        cut=NONE if waived else line.listed_amount - line.billed_amount,
+        waived=waived,
+        holds=pricing.amount(line.quantity, rate) == line.listed_amount and line.billed_amount <= line.listed_amount,
+    )
+
+
+def _rounding(exact: Decimal, listed: Decimal) -> str:
+    off = pricing.EXACT.subtract(listed, exact)
+    if not off:
+        return "exact"
+    if abs(off) > pricing.PLACES:
+        return "the most a line can list" if listed == pricing.MOST else "not what it comes to"
+    even = ", half to even" if abs(off) * 2 == pricing.PLACES else ""
+    return f"rounded {'up' if off > 0 else 'down'} by {_digits(abs(off))}{even}"
+
+
+def _equations(
+    task: Task, lines: list[UsageLine], sums: Sums, *, held: Decimal, charged: Decimal, refunded: Decimal
+) -> list[Equation]:
+    billed = sum((line.billed_amount for line in lines), NONE)
+    net = charged - refunded
+    still = f" + {held:f} still held" if held else ""
+    return [
+        Equation(
+            "The lines add up to the charge",
+            f"{' + '.join(f'{line.billed_amount:f}' for line in lines) or f'{NONE:f}'} = {charged:f} charged",
+            billed == charged,
+        ),
+        Equation(
+            "The charge is within the quote",
+            f"{charged:f} charged ≤ {task.quoted:f} quoted",
+            charged <= task.quoted,
+        ),
+        Equation(
+            "What was held is charged or released",
+            f"{sums.held:f} held = {sums.captured:f} charged + {sums.released:f} released{still}",
+            sums.held == sums.captured + sums.released + held and sums.captured == charged,
+        ),
+        Equation(
+            "Refunds are part of the charge",
+            f"{sums.refunded:f} refunded ≤ {sums.captured:f} charged",
+            NONE <= sums.refunded == refunded <= charged,
+        ),
+        Equation(
+            "What is left is the net",
+            f"{sums.captured:f} charged - {sums.refunded:f} refunded = {net:f} net",
+            sums.captured - sums.refunded == net,
+        ),
+    ]
+
+
+def plain(number: Decimal) -> str:
+    """A number without the zeros that a column adds."""
+    return f"{number.normalize():f}"
+
+
+def _digits(exact: Decimal) -> str:
+    """An exact amount, as far as there is room for it."""
+    whole, _, places = f"{exact:f}".partition(".")
+    places = places.rstrip("0")
+    return f"{whole}.{places[:DIGITS]}…" if len(places) > DIGITS else plain(exact)

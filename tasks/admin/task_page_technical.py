@@ -1,0 +1,67 @@
+"""What of a task is looked up rather than read: its times, its policy, its ids."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from billing.admin.screens import compact
+from tasks.models import Task
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pairs of a name and a value under a heading; an id is copied rather than read."""
+
+    title: str
+    pairs: list[tuple[str, Any]]
+    ids: bool = False
+
+
+def technical(task: Task) -> list[Group]:
+    return [_times(task), _policy(task), _quote(task), _ids(task)]
+
+
+def _times(task: Task) -> Group:
+    names = (
+        "created_at", "not_before", "available_at", "started_at", "completed_at", "paused_at", "cancel_requested_at",
+        "content_deleted_at", "expires_at", "deadline",
+    )  # fmt: skip
+    return Group("Times", [(_said(name), getattr(task, name)) for name in names if getattr(task, name)])
+
+
+def _policy(task: Task) -> Group:
+    names = (
+        "queue", "priority", "attempt", "max_retries", "retries_left", "timeout", "blocked", "seq", "capability",
+        "resolved_model", "test", "test_outcome", "callback_format",
+    )  # fmt: skip
+    return Group("Work", [(_said(name), getattr(task, name)) for name in names if getattr(task, name) is not None])
+
+
+def _quote(task: Task) -> Group:
+    quote = task.quote
+    rates = [
+        (f"{rate['meter']} at", f"{rate['credits']} credits / {rate['unit_size']} {rate['unit']}")
+        for rate in quote.get("rates", [])
+    ]
+    most = compact(quote.get("bound"))
+    partial = "yes" if quote.get("bills_partial_output") else "no"
+    pairs = [("most usage", most or "nothing metered"), *rates, ("bills partial output", partial)]
+    return Group("Quote", [*pairs, ("credits for one USD", task.usd_rate), ("usage", compact(task.usage) or "none")])
+
+
+def _ids(task: Task) -> Group:
+    pairs = [
+        ("task", str(task)),
+        ("task, as a UUID", task.pk),
+        ("account", task.account_id),
+        ("deployment", task.deployment_id),
+        ("API key", task.api_key_id),
+        ("first of its reruns", task.rerun_root),
+        ("client reference", task.client_reference),
+        ("idempotency key, hashed", task.idempotency_key),
+        ("callback URL", task.callback_url),
+    ]
+    return Group("Ids", [(name, value) for name, value in pairs if value], ids=True)
+
+
+def _said(name: str) -> str:
+    return name.removesuffix("_at").replace("_", " ")
