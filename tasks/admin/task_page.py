@@ -18,7 +18,7 @@ from tasks.admin.found import CONTENT, task_id_of
 from tasks.admin.task_page_chain import chain
 from tasks.admin.task_page_content import PARTS, Content, in_lines, of_json, of_text
 from tasks.admin.task_page_files import artifact_file, artifacts_of, content_file
-from tasks.admin.task_page_head import head
+from tasks.admin.task_page_head import SENTENCE, head
 from tasks.admin.task_page_live import interval, seen
 from tasks.admin.task_page_money import money
 from tasks.admin.task_page_request import commands
@@ -114,7 +114,7 @@ class TaskPage:
             "head": head(task, rows.rows),
             "made": made(task) if content else None,
             "artifacts": artifacts_of(task) if content else [],
-            "error": task.error,
+            "error": task.error if task.error and len(task.error.get("message") or "") > SENTENCE / 2 else None,
             "warnings": task.warnings,
             "sees_content": content,
             "money": money(task, transfers=rows.rows["transfers"]),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.utils.text import Truncator
 from django.utils.timezone import now
 
 from billing.admin.screens import when
@@ -23,6 +24,8 @@ BECAUSE = {
     ErrorCode.DEPENDENCY_FAILED: "A task that it depends on failed",
     ErrorCode.INTERNAL_ERROR: "A fault of ours",
 }
+# Characters of a sentence that is read at a glance; a longer error has a place of its own.
+SENTENCE = 300
 CALLBACKS = {Callback.Status.DELIVERED: "success", Callback.Status.FAILED: "danger", Callback.Status.PENDING: "info"}
 
 
@@ -76,12 +79,16 @@ def _sentence(task: Task, run: Any, events: list[Any]) -> str:
             runs = "the first run" if task.attempt == 1 else f"run {task.attempt}"
             return f"It ended well in {runs}." + (" Its deployment's test answered in its place." if task.test else "")
         case Status.FAILED:
-            error = task.error or {}
-            because = BECAUSE.get(error.get("code"), str(error.get("code")))
-            return f"{because} ({error.get('code')}): {error.get('message', '')}"
+            return _because(task.error)
     by = next((event.actor for event in events if event.type == "task.canceled"), "")
     why = f": {task.cancel_reason}" if task.cancel_reason else ", for no reason that was given."
     return f"Canceled by {by or 'somebody'}{why}"
+
+
+def _because(error: dict[str, Any]) -> str:
+    code = error.get("code")
+    retryable = ", retryable" if error.get("retryable") else ""
+    return Truncator(f"{BECAUSE.get(code, 'It failed')} ({code}{retryable}): {error.get('message')}").chars(SENTENCE)
 
 
 def _waiting(task: Task) -> str:

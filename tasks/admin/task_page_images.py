@@ -55,7 +55,7 @@ def images_in(value: Any) -> tuple[Any, list[Image]]:
 def _without(value: Any, place: str, depth: int, found: list[Image]) -> Any:
     if isinstance(value, str) and len(found) < MOST_IMAGES and (image := _image(value, place)):
         found.append(image)
-        return f"({image.content_type}, {image.size} bytes: shown below)"
+        return f"({image.content_type}, {image.size} bytes: shown above)"
     if depth < MOST_DEPTH and isinstance(value, dict):
         return {name: _without(each, f"{place}.{name}".strip("."), depth + 1, found) for name, each in value.items()}
     if depth < MOST_DEPTH and isinstance(value, list):

@@ -111,31 +111,20 @@ def _equations(
 ) -> list[Equation]:
     billed = sum((line.billed_amount for line in lines), NONE)
     net = charged - refunded
-    still = f" + {held:f} still held" if held else ""
+    held_then = Equation(
+        f"Held = charged + released{' + still held' if held else ''}",
+        f"{sums.held:f} = {sums.captured:f} + {sums.released:f}" + (f" + {held:f}" if held else ""),
+        sums.held == sums.captured + sums.released + held and sums.captured == charged,
+    )
+    added = " + ".join(f"{line.billed_amount:f}" for line in lines) or f"{NONE:f}"
     return [
+        Equation("Sum of the lines = charged", f"{added} = {charged:f}", billed == charged),
+        Equation("Charged ≤ quoted", f"{charged:f} ≤ {task.quoted:f}", charged <= task.quoted),
+        held_then,
+        Equation("Refunded ≤ charged", f"{sums.refunded:f} ≤ {charged:f}", sums.refunded == refunded <= charged),
         Equation(
-            "The lines add up to the charge",
-            f"{' + '.join(f'{line.billed_amount:f}' for line in lines) or f'{NONE:f}'} = {charged:f} charged",
-            billed == charged,
-        ),
-        Equation(
-            "The charge is within the quote",
-            f"{charged:f} charged ≤ {task.quoted:f} quoted",
-            charged <= task.quoted,
-        ),
-        Equation(
-            "What was held is charged or released",
-            f"{sums.held:f} held = {sums.captured:f} charged + {sums.released:f} released{still}",
-            sums.held == sums.captured + sums.released + held and sums.captured == charged,
-        ),
-        Equation(
-            "Refunds are part of the charge",
-            f"{sums.refunded:f} refunded ≤ {sums.captured:f} charged",
-            NONE <= sums.refunded == refunded <= charged,
-        ),
-        Equation(
-            "What is left is the net",
-            f"{sums.captured:f} charged - {sums.refunded:f} refunded = {net:f} net",
+            "Charged - refunded = net",
+            f"{sums.captured:f} - {sums.refunded:f} = {net:f}",
             sums.captured - sums.refunded == net,
         ),
     ]

@@ -33,7 +33,7 @@ EVENTS = {
     "task.succeeded": ("check_circle", "Succeeded"),
     "task.failed": ("error", "Failed"),
     "task.canceled": ("cancel", "Canceled"),
-    "task.refunded": ("undo", "Refunded"),
+    "task.refunded": ("undo", "The refund was told"),
     "task.paused": ("pause", "Paused"),
     "task.resumed": ("play_arrow", "Resumed"),
     "task.priority_changed": ("low_priority", "Priority changed"),
@@ -161,7 +161,7 @@ def _event(event: TaskEvent) -> Entry:
     if isinstance(error, dict):
         data["error"] = error.get("code")
     icon, title = EVENTS.get(event.type) or _named(event, data)
-    told = compact(data)
+    told = compact({name.replace("_", " "): value for name, value in data.items()})
     return Entry(
         event.created_at,
         "callback" if event.type.startswith("callback.") else "move",
@@ -279,11 +279,15 @@ def _act(entry: LogEntry) -> Entry:
 def state_of(callback: Any) -> str:
     """What became of a callback, in words."""
     if callback.status != callback.Status.PENDING:
-        tries = f"after {callback.attempt_count} {'try' if callback.attempt_count == 1 else 'tries'}"
-        return f"{callback.status} {tries}" + (f": {callback.last_error}" if callback.status == "failed" else "")
+        told = f": {callback.last_error}" if callback.status == callback.Status.FAILED else ""
+        return f"{callback.status} after {_tries(callback.attempt_count)}{told}"
     if callback.waits_for_id:
         return "waits until its receiver works again"
-    return f"{callback.attempt_count} tries made, {callback.tries_left} left"
+    return f"owed: {_tries(callback.attempt_count)} made, {callback.tries_left} left"
+
+
+def _tries(number: int) -> str:
+    return f"{number} {'try' if number == 1 else 'tries'}"
 
 
 def seconds(duration: float) -> str:
