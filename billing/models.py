@@ -5,11 +5,14 @@ from typing import Any
 
 import pgtrigger
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex, OpClass
+from django.contrib.postgres.search import SearchVector
 from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q, Value
-from django.db.models.functions import Cast, Concat, Now
+from django.db.models.functions import Cast, Concat, Length, Now
+from django.db.models.lookups import LessThanOrEqual
 from uuid_utils.compat import uuid7
 
 from billing.triggers import HardTrigger, append_only, no_truncate, refusal
@@ -18,6 +21,11 @@ BUCKETS = ("granted", "available", "held", "charged", "account_seq", "month", "m
 EMPTY = ("granted", "available", "held", "charged", "account_seq", "month_spent", "pending", "running")
 TEXT = models.TextField()
 NOT_NEGATIVE = MinValueValidator(Decimal(0))
+LONGEST_NOTE = 2000
+# From which part of a cap on an operator is shown that it is nearly used up.
+NEARLY = Decimal("0.9")
+# How names are taken apart so that an account is found by the beginning of any word of its name.
+WORDS = "simple"
 SCOPES = ("tasks:read", "tasks:write", "tasks:work", "billing:read")
 
 
@@ -191,6 +199,17 @@ class Account(models.Model):
     running_limit = models.PositiveIntegerField(default=10)
     requests_per_minute = models.PositiveIntegerField(default=600)
 
+    # What a list is narrowed by. Indexed in place of the balances themselves, which would take HOT updates from them.
+    in_credit = models.GeneratedField(
+        expression=Q(available__lt=0), output_field=models.BooleanField(), db_persist=True, editable=False
+    )
+    near_cap = models.GeneratedField(
+        expression=Q(month_spent__gte=F("monthly_cap") * NEARLY),
+        output_field=models.BooleanField(null=True),
+        db_persist=True,
+        editable=False,
+    )
+
     callback_secret = models.TextField(editable=False, help_text="Encrypted.")
     callback_secret_previous = models.TextField(blank=True, default="", editable=False, help_text="Encrypted.")
     callback_secret_previous_until = models.DateTimeField(null=True, editable=False)
@@ -224,6 +243,14 @@ class Account(models.Model):
                 condition=Q(low_balance_threshold__gte=0, low_balance_threshold__lt=Decimal(10) ** 16),
             ),
             models.CheckConstraint(name="an_account_is_not_its_own_twin", condition=~Q(twin_of=F("id"))),
+        ]
+        indexes = [
+            GinIndex(SearchVector("name", config=WORDS), name="account_words"),
+            models.Index("id", condition=Q(low_since__isnull=False), name="account_low"),
+            models.Index("id", condition=Q(is_active=False), name="account_disabled"),
+            models.Index("id", condition=Q(in_credit=True), name="account_in_credit"),
+            models.Index("id", condition=Q(near_cap=True), name="account_near_cap"),
+            models.Index("id", condition=Q(twin_of__isnull=False), name="account_twins"),
         ]
         triggers = [
             HardTrigger(
@@ -336,6 +363,7 @@ class ApiKey(models.Model):
                 condition=Q(monthly_cap__gte=0, monthly_cap__lt=Decimal(10) ** 16),
             ),
         ]
+        indexes = [models.Index(OpClass("prefix", "varchar_pattern_ops"), name="key_prefix")]
         triggers = [
             HardTrigger(
                 name="what_a_key_spent_moves_by_transfers",
@@ -517,6 +545,13 @@ class Transfer(models.Model):
                 condition=Q(kind__in=["capture", "refund"]),
                 name="transfer_time",
             ),
+            # The seldom ones, which a statement of one kind would walk over all the others to find.
+            models.Index(
+                "account",
+                "account_seq",
+                name="transfer_seldom",
+                condition=Q(kind__in=["grant", "refund", "adjustment"]),
+            ),
         ]
         triggers = [
             *append_only("transfer"),
@@ -582,6 +617,31 @@ class Charge(models.Model):
 
     def __str__(self) -> str:
         return f"{self.charged - self.refunded} of {self.task_id}"
+
+
+class AccountNote(models.Model):
+    """What an operator wants others to know of an account. Written once; who was wrong writes another."""
+
+    id = models.BigAutoField(primary_key=True)
+    account = models.ForeignKey(Account, models.PROTECT, related_name="notes", db_index=False)
+    author = models.CharField(max_length=200)
+    text = models.TextField(max_length=LONGEST_NOTE)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name = "note"
+        constraints = [
+            models.CheckConstraint(name="a_note_says_something", condition=~Q(text="")),
+            models.CheckConstraint(
+                name="a_note_can_be_read_at_once", condition=LessThanOrEqual(Length("text"), LONGEST_NOTE)
+            ),
+            models.CheckConstraint(name="somebody_wrote_it", condition=~Q(author="")),
+        ]
+        indexes = [models.Index("account", F("id").desc(), name="note_account")]
+        triggers = append_only("note")
+
+    def __str__(self) -> str:
+        return f"{self.author}, {self.created_at:%Y-%m-%d}"
 
 
 class SentForm(models.Model):

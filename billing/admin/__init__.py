@@ -1,3 +1,3 @@
-from billing.admin import accounts, keys, prices, reports
+from billing.admin import keys, notes, prices, reports
 
-__all__ = ["accounts", "keys", "prices", "reports"]
+__all__ = ["keys", "notes", "prices", "reports"]

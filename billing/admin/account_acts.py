@@ -1,13 +1,13 @@
-"""What is done to an account: credits, keys, its callback secret, its door."""
+"""What is done to an account: credits, keys, its callback secret."""
 
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 from django import forms
-from django.db.models import F, Q
+from django.db.models import F
 from django.db.models.functions import Now
-from unfold.enums import ActionVariant
+from django.utils.html import format_html
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminDecimalFieldWidget,
@@ -17,15 +17,17 @@ from unfold.widgets import (
 )
 
 from billing import ledger
-from billing.admin.acts import Act, Declined, Done, ReasonForm
+from billing.admin.acts import Act, Done, ReasonForm
 from billing.admin.once import SHOWN_ONCE, OnceForm, keyed
-from billing.admin.screens import Table, table, yes_or_no
+from billing.admin.screens import NOTHING, Table, amount, label, table, when, yes_or_no
 from billing.credentials import encrypt, issue_key, new_callback_secret
 from billing.models import SCOPES, Account, default_scopes, printable
 from billing.twins import twin_of
 
 GRACE = timedelta(hours=24)
 SMALLEST = Decimal("0.0001")
+# What one form moves or allows. More is a slip of the finger, and is refused before anything is asked of the database.
+MOST = Decimal(10) ** 12
 
 
 class CreditsField(forms.DecimalField):
@@ -36,11 +38,11 @@ class CreditsField(forms.DecimalField):
 
 
 class GrantForm(ReasonForm):
-    amount = CreditsField(min_value=SMALLEST, help_text="Credits to give.")
+    amount = CreditsField(min_value=SMALLEST, max_value=MOST, help_text="Credits to give.")
 
 
 class AdjustForm(ReasonForm):
-    amount = CreditsField(help_text="Credits to add; with a minus, to take away.")
+    amount = CreditsField(min_value=-MOST, max_value=MOST, help_text="Credits to add; with a minus, to take away.")
 
     def clean_amount(self) -> Decimal:
         if not self.cleaned_data["amount"]:
@@ -68,6 +70,7 @@ class KeyForm(ReasonForm):
     monthly_cap = CreditsField(
         required=False,
         min_value=0,
+        max_value=MOST,
         help_text="Credits that the key may hold and be charged in a UTC month. Empty: no cap.",
     )
 
@@ -80,10 +83,25 @@ class AccountAct(Act):
 
 
 class Posting(AccountAct):
-    """An act that moves credits."""
+    """An act that moves credits. Its page tells the balances before and after while the amount is typed."""
 
     verb = staticmethod(ledger.grant)
     told = ""
+    live = ("amount",)
+
+    def tables(self, rows: list[Account], data: dict[str, Any]) -> list[Table]:
+        """What each account has, and would have: credits that are available and granted move together."""
+        move = data.get("amount") or Decimal(0)
+        headers = ["Account", "Available now", "Change", "Available then", "Granted now", "Granted then", "Held"]
+        return [Table("", headers, [self._before_and_after(row, move) for row in rows])]
+
+    def _before_and_after(self, row: Account, move: Decimal) -> list[Any]:
+        then: Any = amount(row.available + move)
+        if move < 0 and row.available + move < -row.credit_limit:
+            then = format_html("{} {}", then, label("below the credit limit: refused", "danger"))
+        change = f"{move:+f}" if move else NOTHING
+        return [row.name, amount(row.available), change, then, amount(row.granted), amount(row.granted + move),
+                amount(row.held)]  # fmt: skip
 
     def perform(self, row: Account, *, by: str, data: dict[str, Any]) -> Done:
         key = keyed(self.name, data["key"], row.pk)
@@ -121,8 +139,13 @@ class IssueKey(AccountAct):
 
 class RotateSecret(AccountAct):
     name, title, permission, icon = "rotate-secret", "Rotate callback secret", "billing.rotate_secret", "autorenew"
-    note = "Callbacks are signed with both secrets for the next 24 hours, then with the new one only."
+    note = "Callbacks are signed with both secrets for the next 24 hours, then with the new one only. A secret that is "
+    note += "older than the present one is dropped at once. The new one is shown once, on the next page."
     again = SHOWN_ONCE
+
+    def facts(self, rows: list[Account]) -> Table:
+        ends = ("An older secret is good until", lambda account: when(account.callback_secret_previous_until))
+        return table("", rows, ("Account", "name"), ends)
 
     def perform(self, row: Account, *, by: str, data: dict[str, Any]) -> Done:
         secret = new_callback_secret()
@@ -134,43 +157,13 @@ class RotateSecret(AccountAct):
         return Done("Rotated the callback secret.", secrets=(("Callback secret", secret),))
 
 
-class Disable(AccountAct):
-    name, title, permission, icon = "disable", "Disable account", "billing.disable_account", "block"
-    variant = ActionVariant.DANGER
-    note = "Every request of the account is refused from now on, reads too, and so are those with its test keys. "
-    note += "Tasks that are queued or running go on and are charged."
-
-    def suits(self, row: Account) -> bool:
-        return row.is_active
-
-    def perform(self, row: Account, *, by: str, data: dict[str, Any]) -> Done:
-        if not _with_its_twin(row).filter(is_active=True).update(is_active=False):
-            raise Declined("it was disabled before.")
-        return Done("Disabled the account.")
-
-
-class Enable(AccountAct):
-    name, title, permission, icon = "enable", "Enable account", "billing.disable_account", "check_circle"
-    note = "Requests of the account and of its test keys are answered again."
-
-    def suits(self, row: Account) -> bool:
-        return not row.is_active
-
-    def perform(self, row: Account, *, by: str, data: dict[str, Any]) -> Done:
-        if not _with_its_twin(row).filter(is_active=False).update(is_active=True):
-            raise Declined("it was enabled before.")
-        return Done("Enabled the account.")
-
-
-def _with_its_twin(account: Account) -> Any:
-    return Account.objects.filter(Q(pk=account.pk) | Q(twin_of=account.pk))
-
-
 class OpenForm(OnceForm):
     """A new account; credits and a first key for whoever may give them."""
 
     name = forms.CharField(max_length=200, validators=[printable], widget=UnfoldAdminTextInputWidget)
-    opening_credits = CreditsField(required=False, min_value=SMALLEST, help_text="Granted at once. Empty: none.")
+    opening_credits = CreditsField(
+        required=False, min_value=SMALLEST, max_value=MOST, help_text="Granted at once. Empty: none."
+    )
     first_key = forms.CharField(
         required=False,
         max_length=200,

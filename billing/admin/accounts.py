@@ -1,60 +1,86 @@
+"""Accounts: a list that answers an operator's questions, and a page that begins with the money.
+
+Registered where tasks are known, with what it takes to show an account's tasks beside it.
+"""
+
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.utils import flatten_fieldsets
 from django.core.exceptions import PermissionDenied
-from django.db import DataError, transaction
+from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils.html import format_html
 
-from billing.admin.account_acts import Adjust, Disable, Enable, Grant, IssueKey, OpenForm, RotateSecret
+from billing.admin import account_page
+from billing.admin.account_acts import Adjust, Grant, IssueKey, OpenForm, RotateSecret
+from billing.admin.account_find import NeedFilter, found
 from billing.admin.acts import Acting
+from billing.admin.doors import Disable, Enable
+from billing.admin.limits import SetLimits
+from billing.admin.notes import NoteForm, WriteNote
 from billing.admin.once import SHOWN_ONCE, Repeated, keyed, once, remember
-from billing.admin.screens import Added, Edited, Screen, Table, label, link, listing, table, when
+from billing.admin.screens import Added, Screen, Table
+from billing.admin.statement import Stated, statement_url
 from billing.credentials import open_account
 from billing.models import Account
 
-LIMITS = (
-    "running_limit", "pending_limit", "requests_per_minute", "credit_limit", "monthly_cap", "low_balance_threshold",
-)  # fmt: skip
-EDITED = ("name", *LIMITS)
 
-
-@admin.register(Account)
-class AccountScreen(Added, Edited, Acting, Screen):
-    acts = (Grant(), Adjust(), IssueKey(), RotateSecret(), Disable(), Enable())
-    single = ("issue-key", "rotate-secret")
-    list_display = ("name", "state", "available", "held", "charged", "pending", "running", "created_at")
-    list_filter = ("is_active",)
+class AccountScreen(Added, Stated, Acting, Screen):
+    acts = (Grant(), Adjust(), SetLimits(), IssueKey(), RotateSecret(), WriteNote(), Disable(), Enable())
+    single = ("set-limits", "issue-key", "rotate-secret", "write-note")
+    list_display = ("name", "state", "available", "held", "charged", "at_work")
+    list_filter = (NeedFilter,)
+    list_select_related = ("twin_of", "twin")
     search_fields = ("name",)
-    search_help_text = "Name"
+    search_help_text = "Beginning of a word of the name, id, or beginning of an API key"
     heavy = ("callback_secret", "callback_secret_previous")
-    fieldsets = (
-        (None, {"fields": (("name", "state", "live_account", "created_at"),)}),
-        ("Credits", {"fields": (("available", "held", "charged", "granted"), ("month", "month_spent"))}),
-        ("Now", {"fields": (("pending", "running", "previous_secret"),)}),
-        ("Limits", {"fields": (LIMITS[:3], LIMITS[3:])}),
-    )
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Account | None = None) -> list[str]:
-        return [name for name in flatten_fieldsets(self.fieldsets) if name not in EDITED]
+    fields = ()
+    change_form_outer_before_template = "admin/counterfoil/account.html"
 
     @admin.display(description="status")
     def state(self, account: Account) -> str:
-        state = label("active", "success") if account.is_active else label("disabled", "danger")
-        return format_html("{} {}", label("test"), state) if account.twin_of_id else state
+        return account_page.states(account)
 
-    @admin.display(description="live account")
-    def live_account(self, account: Account) -> str:
-        return link("billing_account", account.twin_of_id, account.twin_of)
+    @admin.display(description="running / unfinished")
+    def at_work(self, account: Account) -> str:
+        return f"{account.running} / {account.pending}"
 
-    @admin.display(description="previous callback secret valid until")
-    def previous_secret(self, account: Account) -> str:
-        return when(account.callback_secret_previous_until)
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
+        return found(queryset, search_term), False
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if account := kwargs.get("obj"):
+            context |= self.page_of(request, account)
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def page_of(self, request: HttpRequest, account: Account) -> dict[str, Any]:
+        """What the head of the page shows; the tables stand below it."""
+        may_write = request.user.has_perm(WriteNote.permission)
+        return {
+            "account": account,
+            "states": account_page.states(account),
+            "imbalance": account_page.imbalance(account),
+            "limits": account_page.limits(account),
+            "settings": account_page.settings_of(account),
+            "statement_url": statement_url(account),
+            "note_form": NoteForm(rows=[account]) if may_write else None,
+            "note_url": self.address(WriteNote(), [account.pk]),
+        }
 
     def tables(self, request: HttpRequest, obj: Account) -> list[Table]:
-        return [_keys(obj), _transfers(obj)]
+        latest = obj.transfers.order_by("-account_seq")[: account_page.ROWS]
+        return [
+            self.transfers_table("Latest transfers", latest, more=statement_url(obj)),
+            account_page.keys_table(obj, request),
+            *self.tables_of_tasks(request, obj),
+            account_page.notes_table(obj),
+            account_page.history_table(obj),
+        ]
+
+    def tables_of_tasks(self, request: HttpRequest, account: Account) -> list[Table]:
+        """What whoever knows of tasks shows between the keys and the notes."""
+        return []
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         """A name, and what whoever opens the account may give it. Its secrets are shown once."""
@@ -63,53 +89,20 @@ class AccountScreen(Added, Edited, Acting, Screen):
         form = OpenForm(request.POST or None, user=request.user)
         back = reverse("admin:billing_account_changelist")
         try:
-            if request.method == "POST" and form.is_valid() and (opened := self._open(request, form)):
-                return self.shown_once(request, "Account opened", opened[1], opened[0])
+            if request.method == "POST" and form.is_valid():
+                account, secrets = self._open(request, form)
+                return self.shown_once(request, "Account opened", secrets, account)
         except Repeated as repeated:
             messages.info(request, f"{form.cleaned_data['name']}: {repeated}{SHOWN_ONCE}")
             return HttpResponseRedirect(back)
         return self.asked(request, "Open account", form, back=back)
 
-    def _open(self, request: HttpRequest, form: OpenForm) -> tuple[Account, list[tuple[str, str]]] | None:
+    def _open(self, request: HttpRequest, form: OpenForm) -> tuple[Account, list[tuple[str, str]]]:
         key = keyed("open", form.cleaned_data["key"], "account")
-        try:
-            with once(key), transaction.atomic():
-                remember(key)
-                account, secret = open_account(form.cleaned_data["name"])
-                keys = form.furnish(account, by=f"operator:{request.user.get_username()}")
-                self.log_addition(request, account, "Opened the account.")
-        except DataError:
-            form.add_error(None, "A number is too large.")
-            return None
+        with once(key), transaction.atomic():
+            remember(key)
+            account, secret = open_account(form.cleaned_data["name"])
+            keys = form.furnish(account, by=f"operator:{request.user.get_username()}")
+            self.log_addition(request, account, "Opened the account.")
         messages.success(request, f"{account}: opened.")
         return account, [("Callback secret", secret), *keys]
-
-
-def _keys(account: Account) -> Table:
-    return table(
-        "API keys",
-        account.api_keys.order_by("-id")[:20],
-        ("Name", lambda key: link("billing_apikey", key.pk, key.name)),
-        ("Begins with", "prefix"),
-        ("Scopes", lambda key: ", ".join(key.scopes)),
-        ("Last used", "last_used_at"),
-        ("Expires", "expires_at"),
-        ("Revoked", "revoked_at"),
-        ("Created", "created_at"),
-        more=listing("billing_apikey", account__id=account.pk),
-    )
-
-
-def _transfers(account: Account) -> Table:
-    return table(
-        "Latest transfers",
-        account.transfers.order_by("-account_seq")[:20],
-        ("No.", lambda transfer: link("billing_transfer", transfer.pk, transfer.account_seq)),
-        ("Kind", "kind"),
-        ("Amount", "amount"),
-        ("Available after", "available_after"),
-        ("Reason", "reason"),
-        ("By", "actor"),
-        ("Time", "created_at"),
-        more=listing("billing_transfer", account__id=account.pk),
-    )

@@ -3,15 +3,15 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.utils import timezone
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
 from billing import credentials
-from billing.admin.account_acts import CreditsField
+from billing.admin.account_acts import MOST, CreditsField
+from billing.admin.account_page import key_state
 from billing.admin.acts import Act, Acting, Declined, Done, ReasonForm
 from billing.admin.once import SHOWN_ONCE
-from billing.admin.screens import Screen, Table, label, link, table, when
+from billing.admin.screens import Screen, Table, link, table, when
 from billing.models import ApiKey
 
 LONGEST_OVERLAP_HOURS = 24 * 30
@@ -31,6 +31,7 @@ class CapForm(ReasonForm):
     monthly_cap = CreditsField(
         required=False,
         min_value=0,
+        max_value=MOST,
         help_text="Credits that the key may hold and be charged in a UTC month. Empty: no cap.",
     )
 
@@ -114,8 +115,4 @@ class ApiKeyScreen(Acting, Screen):
 
     @admin.display(description="status")
     def state(self, key: ApiKey) -> str:
-        if key.revoked_at:
-            return label("revoked", "danger")
-        if key.expires_at and key.expires_at <= timezone.now():
-            return label("expired", "warning")
-        return label("valid", "success")
+        return key_state(key)

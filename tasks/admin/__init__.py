@@ -1,3 +1,3 @@
-from tasks.admin import books, callback, deployment, endpoint, event, people, receiver, run, task
+from tasks.admin import account, books, callback, deployment, endpoint, event, people, receiver, run, task
 
-__all__ = ["books", "callback", "deployment", "endpoint", "event", "people", "receiver", "run", "task"]
+__all__ = ["account", "books", "callback", "deployment", "endpoint", "event", "people", "receiver", "run", "task"]

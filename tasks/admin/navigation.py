@@ -18,6 +18,7 @@ MENU = [
     ("Billing", [
         ("Accounts", "account_balance_wallet", "billing_account"),
         ("API keys", "key", "billing_apikey"),
+        ("Notes", "sticky_note_2", "billing_accountnote"),
         ("Charges", "receipt_long", "billing_charge"),
         ("Usage lines", "speed", "billing_usageline"),
         ("Transfers", "swap_horiz", "billing_transfer"),

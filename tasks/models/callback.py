@@ -1,6 +1,6 @@
 import pgtrigger
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import MD5, Now
 from uuid_utils.compat import uuid7
 
@@ -70,6 +70,7 @@ class Callback(models.Model):
             models.Index("endpoint", "created_at", condition=Q(event="account.balance_low"), name="callback_low"),
             models.Index("delivered_at", condition=Q(delivered_at__isnull=False), name="callback_delivered"),
             models.Index("failed_at", condition=Q(failed_at__isnull=False), name="callback_failed"),
+            models.Index("endpoint", F("id").desc(), condition=Q(endpoint__isnull=False), name="callback_told"),
         ]
         triggers = [
             HardTrigger(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from django.utils import timezone
 
 from billing.admin.reports import keep_report
-from billing.models import ActReport, ApiKey, Charge, Price, RateCard, Transfer, UsageLine
+from billing.models import AccountNote, ActReport, ApiKey, Charge, Price, RateCard, Transfer, UsageLine
 from tasks import lifecycle
 from tasks.models import Callback, CallbackAttempt, Deployment, Receiver, Run, Task, TaskEvent, WebhookEndpoint
 from tasks.statuses import ErrorCode
@@ -14,7 +14,7 @@ from tests.builders import account, claim, deployment, key, submit
 CANARY = '<script>alert("canary")</script>'
 SECRET_INPUT, SECRET_OUTPUT, SECRET_TEXT = "what-they-asked", "what-they-got", "what-was-streamed"
 OF_TASKS = (Task, Run, TaskEvent, Callback, CallbackAttempt, Receiver, WebhookEndpoint, Deployment)
-EVERY = (*OF_TASKS, ApiKey, RateCard, Price, UsageLine, Transfer, Charge, ActReport)
+EVERY = (*OF_TASKS, AccountNote, ApiKey, RateCard, Price, UsageLine, Transfer, Charge, ActReport)
 
 
 def world() -> SimpleNamespace:
@@ -24,6 +24,7 @@ def world() -> SimpleNamespace:
     ApiKey.objects.filter(pk=issued.pk).update(name=f"key {CANARY}")
     to = deployment(prices=(("task", "1"), ("input_tokens", "2")), settings={"note": CANARY})
     _endpoint(owner)
+    AccountNote.objects.create(account=owner, author=f"operator:{CANARY}", text=f"note {CANARY}")
     done = _succeeded(owner, to)
     failed = _failed(owner, to)
     lifecycle.refund(done.pk, 1, key="refund", reason=f"reason {CANARY}", by=f"operator:{CANARY}")
@@ -104,3 +105,4 @@ def crowd(size: int) -> None:
         Receiver.objects.create(account=owner, url="https://example.com/", last_failure_at=timezone.now())
         _report(task)
         _endpoint(owner)
+        AccountNote.objects.create(account=owner, author="operator:root", text="Pays late.")
