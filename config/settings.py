@@ -255,7 +255,6 @@ UNFOLD = {
     "SITE_URL": None,
     "STYLES": [lambda request: static("counterfoil/admin.css")],
     "SIDEBAR": {"navigation": "tasks.admin.navigation.sidebar"},
-    "STYLES": [lambda request: static("counterfoil/admin.css")],
 }
 
 # Logs: one event a line, with the request's or the task's id; LOG_FORMAT is console or json.

@@ -82,7 +82,7 @@ def root() -> Person:
 def member(group: str) -> Person:
     """Somebody whose only rights come from a ready-made group."""
     import_module("tasks.migrations.0004_groups").create_groups(apps, None)
-    import_module("tasks.migrations.0016_notes_and_endpoints").extend_groups(apps, None)
+    import_module("tasks.migrations.0017_notes_and_endpoints").extend_groups(apps, None)
     user = User.objects.create_user(f"one-of-{group.lower()}", is_staff=True)
     user.groups.add(Group.objects.get(name=group))
     return Person(user)

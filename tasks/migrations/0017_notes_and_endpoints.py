@@ -23,7 +23,7 @@ def extend_groups(apps, schema_editor):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("tasks", "0015_ends_by_time"),
+        ("tasks", "0016_history_of_a_row"),
         ("billing", "0009_accounts_as_operators_see_them"),
     ]
 
