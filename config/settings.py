@@ -254,6 +254,7 @@ UNFOLD = {
     "SITE_SYMBOL": "receipt_long",
     "SITE_URL": None,
     "STYLES": [lambda request: static("counterfoil/admin.css")],
+    "SCRIPTS": [lambda request: static("counterfoil/copy.js")],
     "SIDEBAR": {"navigation": "tasks.admin.navigation.sidebar"},
 }
 

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -11,8 +11,8 @@ from uuid import UUID
 import uuid_utils
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, QuerySet
-from django.db.models.functions import Now
+from django.db.models import Q, QuerySet, Value
+from django.db.models.functions import MD5, Now
 from psycopg.types.json import Jsonb
 from typeid import TypeID
 
@@ -21,6 +21,7 @@ from billing.statements import rows
 from tasks import events, queues
 from tasks.exceptions import NoCallback, TaskNotFinal, TaskNotFound
 from tasks.models import Callback, Receiver, Task
+from tasks.models.callback import ENDED_BADLY, OPEN
 from tasks.models.deployment import CALLBACKS_QUEUE
 from tasks.models.receiver import ENDPOINT
 from tasks.statuses import FINAL
@@ -91,6 +92,12 @@ def sign_standard(callback_id: UUID, body: bytes, secrets: Sequence[str], at: in
 def _signature(secret: str, content: bytes) -> str:
     key = base64.b64decode(secret.removeprefix("whsec_"))
     return base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
+
+
+def proves(headers: Mapping[str, str], body: bytes, *, secret: str) -> bool:
+    """Whether Standard Webhooks headers carry a signature of this body by this secret."""
+    content = f"{headers.get('webhook-id')}.{headers.get('webhook-timestamp')}.".encode() + body
+    return f"v1,{_signature(secret, content)}" in headers.get("webhook-signature", "").split()
 
 
 # How receivers are written to, by name. A compat package adds its own when its app is ready.
@@ -207,9 +214,18 @@ def _owe_again(callback_ids: list[UUID], *, by: str, reason: str | None) -> int:
 
 def failed_of(receiver: Receiver) -> QuerySet[Callback]:
     """The callbacks to this URL of this account, whatever its query, that ended as failed."""
-    return Callback.objects.annotate(address=ENDPOINT).filter(
-        account_id=receiver.account_id, address=receiver.url, status=Callback.Status.FAILED
-    )
+    return _to(receiver).filter(ENDED_BADLY)
+
+
+def owed_to(receiver: Receiver) -> QuerySet[Callback]:
+    """The callbacks to this URL of this account that have their next try before them, and wait for nothing else."""
+    return _to(receiver).filter(OPEN)
+
+
+def _to(receiver: Receiver) -> QuerySet[Callback]:
+    """Found by the hash that the indexes have."""
+    asked = Callback.objects.annotate(address=ENDPOINT, hashed=MD5(ENDPOINT))
+    return asked.filter(account_id=receiver.account_id, hashed=MD5(Value(receiver.url)), address=receiver.url)
 
 
 def probe(receiver_id: int) -> bool:

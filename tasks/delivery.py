@@ -11,7 +11,7 @@ import random
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -104,6 +104,7 @@ class Try:
     duration_ms: int
     answer: net.Answer | None = None
     error: str | None = None
+    sent: net.Sent = field(default_factory=net.Sent)
 
     @property
     def made(self) -> bool:
@@ -241,10 +242,10 @@ def _lease() -> float:
 async def _try(client: net.Client, owed: Owed) -> Try:
     """Sign and post. It raises nothing: whatever goes wrong is this callback's own affair."""
     started_at, started = datetime.now(UTC), time.monotonic()
-    answer = error = None
+    answer, error, sent = None, None, net.Sent()
     try:
         headers = FORMATS[owed.format].headers(owed.id, owed.body, owed.secrets, int(started_at.timestamp()))
-        answer = await client.post(owed.url, body=owed.body, headers=headers, of=owed.account_id)
+        answer = await client.post(owed.url, body=owed.body, headers=headers, of=owed.account_id, sent=sent)
         here("deliver.after_post")
     except net.Busy:
         pass
@@ -253,7 +254,7 @@ async def _try(client: net.Client, owed: Owed) -> Try:
     except Exception:
         logger.exception("callback not sent", extra={"callback": str(owed.id)})
         error = UNSENT
-    return Try(owed, started_at, round((time.monotonic() - started) * 1000), answer, error)
+    return Try(owed, started_at, round((time.monotonic() - started) * 1000), answer, error, sent)
 
 
 def postpone(untried: Sequence[Owed]) -> None:
@@ -300,6 +301,9 @@ def _row(tried: Try) -> dict[str, Any]:
         "duration_ms": tried.duration_ms,
         "code": answer.status if answer else None,
         "response": _storable(answer.body.decode(errors="replace")) if answer else "",
+        "response_headers": _storable(answer.headers) if answer else "",
+        "request_headers": tried.sent.headers,
+        "address": tried.sent.address,
         "error": tried.error,
         "tells": tried.error != UNSENT,
         **vars(_judged(tried)),
@@ -317,6 +321,9 @@ def _bare_row(tried: Try) -> dict[str, Any]:
         "duration_ms": 0,
         "code": None,
         "response": "",
+        "response_headers": "",
+        "request_headers": None,
+        "address": "",
         "error": INTERNAL,
         **vars(_again(tried, INTERNAL)),
     }

@@ -16,7 +16,7 @@ from collections.abc import Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
@@ -67,6 +67,7 @@ _lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="lookup")
 _looking: Counter[Hashable] = Counter()
 _counting = threading.Lock()
 _on_behalf_of: ContextVar[Hashable] = ContextVar("on_behalf_of", default=None)
+_sent: ContextVar["Sent | None"] = ContextVar("sent", default=None)
 
 
 class ForbiddenUrl(ValueError):
@@ -93,13 +94,22 @@ class Forbidden(OSError):
     """The address is not one that users may name."""
 
 
+@dataclass
+class Sent:
+    """A request as it left: every header, and the address that it went to. Empty while no connection was made."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    address: str = ""
+
+
 @dataclass(frozen=True)
 class Answer:
-    """What a receiver said: `body` is at most the first 2 kB, `retry_after` the header as it was sent."""
+    """What a receiver said: of `body` and `headers` at most the first 2 kB, `retry_after` the header as it was sent."""
 
     status: int
     body: bytes
     retry_after: str | None = None
+    headers: str = ""
 
 
 @lru_cache(maxsize=4096)
@@ -224,6 +234,7 @@ class Patient(aiohttp.ClientResponse):
     """An answer that comes after a few interim ones at the most; by itself aiohttp would listen to them for ever."""
 
     async def start(self, connection: Connection) -> Self:
+        _note(self.request_info, connection)
         protocol = connection.protocol
         assert protocol is not None  # noqa: S101 - for the types: a connection that starts has one
         read, left = protocol.read, iter(range(INTERIM + 1))
@@ -239,6 +250,14 @@ class Patient(aiohttp.ClientResponse):
         finally:
             del protocol.read
         return self
+
+
+def _note(request: aiohttp.RequestInfo, connection: Connection) -> None:
+    """Keep what leaves for whoever asked for it."""
+    if (sent := _sent.get()) is not None:
+        sent.headers = dict(request.headers)
+        peer = connection.transport.get_extra_info("peername") if connection.transport else None
+        sent.address = str(peer[0]) if peer else ""
 
 
 class Client:
@@ -297,13 +316,17 @@ class Client:
             wrong = ForbiddenUrl if isinstance(_cause(error), Forbidden) else Unreachable
             raise wrong(_readable(error)) from error
 
-    async def post(self, url: str, *, body: bytes, headers: dict[str, str], of: Hashable = None) -> Answer:
+    async def post(
+        self, url: str, *, body: bytes, headers: dict[str, str], of: Hashable = None, sent: Sent | None = None
+    ) -> Answer:
         """The receiver's answer, within CALLBACK_TIMEOUT_SECONDS. Raises ForbiddenUrl, Unreachable or Busy.
 
-        `of` is whoever named the URL: look-ups on behalf of one leave threads for those of others.
+        `of` is whoever named the URL: look-ups on behalf of one leave threads for those of others. `sent` is filled in
+        with what left, whatever comes of it.
         """
         target = check_url(url)
         _on_behalf_of.set(of)
+        _sent.set(sent)
         try:
             async with asyncio.timeout(self.timeout) as limit:
                 response = await self._session.post(target, data=body, headers=headers, allow_redirects=False)
@@ -366,7 +389,21 @@ async def _answer(response: aiohttp.ClientResponse, limit: asyncio.Timeout) -> A
             raise
     finally:
         response.close() if not response.content.at_eof() else response.release()
-    return Answer(response.status, body, response.headers.get("retry-after"))
+    return Answer(response.status, body, response.headers.get("retry-after"), _told(response))
+
+
+def _told(response: aiohttp.ClientResponse) -> str:
+    """The headers of an answer, a line each. A cookie is the receiver's own affair: only its name is kept."""
+    lines = [f"{_text(name)}: {_shown(_text(name), _text(value))}" for name, value in response.raw_headers]
+    return "\n".join(lines)[:MOST_BODY]
+
+
+def _shown(name: str, value: str) -> str:
+    return value if name.lower() != "set-cookie" else f"{value.partition('=')[0]}=(left out)"
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
 
 
 def _cause(error: Exception) -> Exception:

@@ -88,8 +88,11 @@ class Screen(ModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Only what the page offers: any other lookup would read, bit by bit, a field that the page hides."""
+        if lookup in (each.parameter_name for each in self.list_filter if isinstance(each, type)):
+            return True
         field, _, rest = lookup.partition("__")
-        offered = {*self.linked, *(name if isinstance(name, str) else name[0] for name in self.list_filter)}
+        named = (name for name in self.list_filter if not isinstance(name, type))
+        offered = {*self.linked, *(name if isinstance(name, str) else name[0] for name in named)}
         return field in offered and rest in ASKED and "\x00" not in value
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:

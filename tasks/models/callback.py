@@ -7,11 +7,15 @@ from uuid_utils.compat import uuid7
 from billing.models import Account
 from billing.triggers import HardTrigger
 from tasks.models.endpoint import WebhookEndpoint
+from tasks.models.fields import ExactJSONField
 from tasks.models.receiver import ENDPOINT, HOST, Receiver
 from tasks.models.task import Task
 
 OPEN = Q(status="pending", waits_for__isnull=True)
 WAITING = Q(waits_for__isnull=False)
+ENDED_BADLY = Q(status="failed", failed_at__isnull=False)
+# What most callbacks tell.
+USUAL = "task.succeeded"
 
 
 class Callback(models.Model):
@@ -27,7 +31,7 @@ class Callback(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     task = models.ForeignKey(Task, models.CASCADE, null=True, related_name="callbacks")
-    account = models.ForeignKey(Account, models.PROTECT, related_name="+")
+    account = models.ForeignKey(Account, models.PROTECT, related_name="+", db_index=False)
     endpoint = models.ForeignKey(WebhookEndpoint, models.PROTECT, null=True, related_name="callbacks", db_index=False)
     event = models.CharField(max_length=64)
     url = models.CharField(max_length=2048)
@@ -66,6 +70,12 @@ class Callback(models.Model):
             models.Index("waits_for", "next_attempt_at", "id", condition=WAITING, name="callback_waiting"),
             models.Index("waits_since", condition=WAITING, name="callback_waits"),
             models.Index("task", name="callback_task"),
+            # What operators ask for, the newest first. Only the first is kept for a callback that went well.
+            models.Index("account", F("id").desc(), name="callback_account"),
+            models.Index("endpoint", F("id").desc(), condition=Q(endpoint__isnull=False), name="callback_told"),
+            models.Index("event", F("id").desc(), condition=~Q(event=USUAL), name="callback_event"),
+            models.Index("host", F("failed_at").desc(), condition=ENDED_BADLY, name="callback_failed_host"),
+            models.Index("account", MD5(ENDPOINT), condition=ENDED_BADLY, name="callback_failed_receiver"),
             models.Index("endpoint", condition=Q(status="pending", endpoint__isnull=False), name="callback_endpoint"),
             models.Index("endpoint", "created_at", condition=Q(event="account.balance_low"), name="callback_low"),
             models.Index("delivered_at", condition=Q(delivered_at__isnull=False), name="callback_delivered"),
@@ -106,7 +116,14 @@ class CallbackAttempt(models.Model):
     started_at = models.DateTimeField()
     duration_ms = models.PositiveIntegerField()
     status_code = models.PositiveSmallIntegerField(null=True)
+    request_headers = ExactJSONField(
+        null=True, help_text="All headers as they left. Empty: nothing was sent; null: not kept, as before."
+    )
+    address = models.CharField(
+        max_length=64, default="", db_default="", help_text="Where the name led, and what was connected to."
+    )
     response = models.TextField(default="", help_text="The first 2 kB of the answer.")
+    response_headers = models.TextField(default="", db_default="", help_text="The first 2 kB of them.")
     error = models.TextField(null=True)
 
     class Meta:

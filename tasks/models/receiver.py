@@ -25,6 +25,7 @@ class Receiver(models.Model):
     url = models.CharField(max_length=2048, help_text="Without its query.")
     host = models.GeneratedField(expression=HOST, output_field=models.CharField(max_length=255), db_persist=True)
     failures = models.PositiveIntegerField(default=0, help_text="In a row, probes included.")
+    failing_since = models.DateTimeField(null=True, help_text="The first of these failures.")
     last_error = models.TextField(null=True)
     last_failure_at = models.DateTimeField()
     recovered_at = models.DateTimeField(null=True, help_text="When a callback was delivered after failures.")

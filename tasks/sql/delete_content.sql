@@ -9,8 +9,8 @@ WITH task AS (
 ), artifact AS (
     UPDATE tasks_artifact SET expires_at = now() WHERE task_id = %(id)s AND expires_at > now()
 ), answer AS (
-    UPDATE tasks_callbackattempt a SET response = '' FROM tasks_callback c
-    WHERE c.task_id = %(id)s AND a.callback_id = c.id AND a.response <> ''
+    UPDATE tasks_callbackattempt a SET response = '', response_headers = '' FROM tasks_callback c
+    WHERE c.task_id = %(id)s AND a.callback_id = c.id AND (a.response, a.response_headers) <> ('', '')
 ), told AS (
     UPDATE tasks_callback SET body = '' WHERE task_id = %(id)s AND status <> 'pending'
 )

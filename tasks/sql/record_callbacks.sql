@@ -8,7 +8,8 @@ WITH locked AS MATERIALIZED (
 ), result AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(tries)s::json) AS r(id uuid, token uuid, probe boolean, tells boolean, asked float8,
         status text, tries_left int, delay float8, last_error text, started_at timestamptz, duration_ms int, code int,
-        response text, error text)
+        response text, error text,
+        request_headers json, response_headers text, address text)
 ), heard AS MATERIALIZED (
     SELECT c.account_id, split_part(c.url, '?', 1) AS url, bool_or(r.status = 'delivered') AS works, count(*) AS failures,
         count(*) FILTER (WHERE r.probe) AS probes, max(r.asked) AS asked, max(r.last_error) AS last_error
@@ -18,17 +19,18 @@ WITH locked AS MATERIALIZED (
         ON r.account_id = h.account_id AND md5(r.url) = md5(h.url) AND r.url = h.url
     WHERE NOT h.works OR r.failures > 0 ORDER BY r.account_id, r.url FOR NO KEY UPDATE OF r
 ), recovered AS (
-    UPDATE tasks_receiver r SET failures = 0, recovered_at = now(), paused_at = NULL, probes = 0,
+    UPDATE tasks_receiver r SET failures = 0, recovered_at = now(), paused_at = NULL, probes = 0, failing_since = NULL,
         next_probe_at = CASE WHEN r.paused_at IS NOT NULL THEN now() ELSE r.next_probe_at END, probing_until = NULL, probe_id = NULL
     FROM known WHERE r.id = known.id AND known.works
 ), failing AS (
-    INSERT INTO tasks_receiver AS r (account_id, url, failures, last_error, last_failure_at, probes, paused_at, next_probe_at)
-    SELECT account_id, url, failures, last_error, now(), 0, CASE WHEN failures >= %(failures)s THEN now() END,
+    INSERT INTO tasks_receiver AS r (account_id, url, failures, last_error, last_failure_at, failing_since, probes, paused_at,
+        next_probe_at)
+    SELECT account_id, url, failures, last_error, now(), now(), 0, CASE WHEN failures >= %(failures)s THEN now() END,
         CASE WHEN failures >= %(failures)s THEN now() + make_interval(secs => greatest(asked, (%(pauses)s::float8[])[1])) END
     FROM heard CROSS JOIN (SELECT count(*) FROM known) first WHERE NOT works ORDER BY account_id, url
     ON CONFLICT (account_id, md5(url)) DO UPDATE
-    SET (failures, last_error, last_failure_at, probes, paused_at, next_probe_at, probing_until) = (
-        SELECT r.failures + h.failures, h.last_error, now(), r.probes + h.probes,
+    SET (failures, last_error, last_failure_at, failing_since, probes, paused_at, next_probe_at, probing_until) = (
+        SELECT r.failures + h.failures, h.last_error, now(), coalesce(r.failing_since, now()), r.probes + h.probes,
             CASE WHEN r.failures + h.failures >= %(failures)s THEN coalesce(r.paused_at, now()) END,
             CASE WHEN r.failures + h.failures < %(failures)s THEN r.next_probe_at
                 WHEN r.paused_at IS NOT NULL AND h.probes = 0 THEN coalesce(r.next_probe_at, now())
@@ -62,8 +64,10 @@ WITH locked AS MATERIALIZED (
         lease_token = NULL, lease_expires_at = NULL
     FROM tried t WHERE c.id = t.id AND t.ours
 ), attempt AS (
-    INSERT INTO tasks_callbackattempt (callback_id, number, started_at, duration_ms, status_code, response, error)
-    SELECT id, number, started_at, duration_ms, code, CASE WHEN deleted THEN '' ELSE response END, error FROM tried
+    INSERT INTO tasks_callbackattempt (callback_id, number, started_at, duration_ms, status_code, response, error,
+        request_headers, response_headers, address)
+    SELECT id, number, started_at, duration_ms, code, CASE WHEN deleted THEN '' ELSE response END, error,
+        request_headers, CASE WHEN deleted THEN '' ELSE response_headers END, address FROM tried
 ), told AS (
     UPDATE tasks_task t SET seq = t.seq + m.changes
     FROM (SELECT task_id, count(*) AS changes, array_agg(CASE WHEN ours THEN status END ORDER BY id, number) AS statuses,

@@ -304,12 +304,14 @@ def test_two_kilobytes_of_an_endless_answer_are_read():
     with Receiver([Reply(200, body=b"x" * 1000, endless=True)]) as receiver:
         answer = post(receiver.url)
 
-    assert answer == net.Answer(200, b"x" * 2048)
+    assert (answer.status, answer.body) == (200, b"x" * 2048)
 
 
 def test_two_kilobytes_of_a_huge_answer_are_read():
     with Receiver([Reply(500, body=b"x" * 5_000_000)]) as receiver:
-        assert post(receiver.url) == net.Answer(500, b"x" * 2048)
+        answer = post(receiver.url)
+
+    assert (answer.status, answer.body, answer.headers[-23:]) == (500, b"x" * 2048, "content-length: 5000000")
 
 
 def test_a_compressed_answer_stays_compressed():
@@ -326,7 +328,7 @@ def test_an_answer_with_too_much_of_a_head_is_refused(headers):
 def test_the_status_counts_when_the_body_never_ends(settings):
     settings.CALLBACK_TIMEOUT_SECONDS = 0.2
     with RawServer(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf") as url:
-        assert post(url) == net.Answer(200, b"half")
+        assert post(url) == net.Answer(200, b"half", headers="content-length: 100")
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nx-half: "])
