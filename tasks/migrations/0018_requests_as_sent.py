@@ -45,10 +45,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='callback',
-            index=models.Index(models.F('endpoint'), models.OrderBy(models.F('id'), descending=True), condition=models.Q(('endpoint__isnull', False)), name='callback_told'),
-        ),
-        migrations.AddIndex(
-            model_name='callback',
             index=models.Index(models.F('event'), models.OrderBy(models.F('id'), descending=True), condition=models.Q(('event', 'task.succeeded'), _negated=True), name='callback_event'),
         ),
         migrations.AddIndex(

@@ -72,7 +72,6 @@ class Callback(models.Model):
             models.Index("task", name="callback_task"),
             # What operators ask for, the newest first. Only the first is kept for a callback that went well.
             models.Index("account", F("id").desc(), name="callback_account"),
-            models.Index("endpoint", F("id").desc(), condition=Q(endpoint__isnull=False), name="callback_told"),
             models.Index("event", F("id").desc(), condition=~Q(event=USUAL), name="callback_event"),
             models.Index("host", F("failed_at").desc(), condition=ENDED_BADLY, name="callback_failed_host"),
             models.Index("account", MD5(ENDPOINT), condition=ENDED_BADLY, name="callback_failed_receiver"),
