@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 
-from config import embedded
+from config import embedded, policies
 
 env = environ.Env()
 
@@ -44,6 +44,7 @@ INSTALLED_APPS = [
     "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "axes",
     "billing",
     "tasks",
     "config",
@@ -51,6 +52,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "config.policies.PolicyMiddleware",
     "tasks.api.middleware.RequestIdMiddleware",
     "tasks.api.transport.HttpsMiddleware",
     "tasks.api.middleware.SlowClientMiddleware",
@@ -62,6 +64,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -202,17 +205,45 @@ STORAGES = {
         ),
     },
 }
-AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
-]
 
+# The login of the admin. A name is locked for an address, so that nobody locks out others by their names. Behind
+# proxies that each add to X-Forwarded-For, their number says which of its addresses is true; with 0, none is believed.
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)
+AXES_FAILURE_LIMIT = env.int("LOGIN_TRIES", default=5)
+AXES_COOLOFF_TIME = timedelta(minutes=env.float("LOGIN_LOCK_MINUTES", default=15))
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_USERNAME_CALLABLE = "config.logins.name"
+AXES_CLIENT_IP_CALLABLE = "config.logins.client_address"
+AXES_LOCKOUT_CALLABLE = "config.logins.locked"
+AXES_VERBOSE = False
+AXES_SENSITIVE_PARAMETERS = ["username"]  # not in the log: some type their password there
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # a lock ends when it said it would
+AXES_ENABLE_ADMIN = False  # ours shows them
+
+# What browsers keep and send. `__Host-` names are taken by browsers only from this host, by https, for every path.
 SECURE_SSL_REDIRECT = HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = ("__Host-session", "__Host-csrf") if HTTPS else ("session", "csrf")
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"  # a link from a chat leads in
+CSRF_COOKIE_SAMESITE = "Strict"
+SESSION_COOKIE_AGE = env.int("SESSION_HOURS", default=12) * 3600
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+CONTENT_SECURITY_POLICY = {"DIRECTIVES": policies.PAGE}
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
@@ -256,6 +287,9 @@ UNFOLD = {
     "STYLES": [lambda request: static("counterfoil/admin.css")],
     "SCRIPTS": [lambda request: static("counterfoil/copy.js")],
     "SIDEBAR": {"navigation": "tasks.admin.navigation.sidebar"},
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("counterfoil/favicon.svg")}
+    ],
 }
 
 # Logs: one event a line, with the request's or the task's id; LOG_FORMAT is console or json.

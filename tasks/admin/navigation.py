@@ -30,6 +30,8 @@ MENU = [
         ("Prices", "payments", "billing_price"),
         ("Users", "person", "auth_user"),
         ("Groups", "group", "auth_group"),
+        ("Failed logins", "lock", "axes_accessattempt"),
+        ("Logins", "login", "axes_accesslog"),
     ]),
 ]  # fmt: skip
 

@@ -187,7 +187,6 @@ def _with_headers(response: HttpResponseBase, artifact: Artifact) -> HttpRespons
     response["Accept-Ranges"] = "bytes"
     response["Content-Type"] = artifact.content_type
     response["Content-Disposition"] = content_disposition_header(as_attachment=True, filename=artifact.name)
-    response["Content-Security-Policy"] = "default-src 'none'; sandbox"
     response["X-Content-Type-Options"] = "nosniff"
     digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
     response["Repr-Digest"] = f"sha-256=:{digest}:"

@@ -184,9 +184,14 @@ BILLING_ACTS = {
 
 def test_the_ready_made_groups_may_what_was_decided():
     import_module("tasks.migrations.0004_groups").create_groups(apps, None)
+    import_module("tasks.migrations.0017_notes_and_endpoints").extend_groups(apps, None)
+    import_module("config.migrations.0001_logins").let_operators_unlock(apps, None)
 
-    assert acts_of("Operator") == TASK_ACTS | {"add_deployment", "change_deployment"}
-    assert acts_of("Billing") == BILLING_ACTS | {"cancel_task", "rerun_task"} | {
+    notes = {"add_accountnote", "add_webhookendpoint", "delete_webhookendpoint"}
+    assert acts_of("Operator") == TASK_ACTS | notes | {
+        "add_deployment", "change_deployment", "delete_accessattempt",
+    }  # fmt: skip
+    assert acts_of("Billing") == BILLING_ACTS | notes | {"cancel_task", "rerun_task"} | {
         "add_account", "change_account", "add_price", "add_ratecard",
     }  # fmt: skip
     assert acts_of("Support") == set()

@@ -107,7 +107,7 @@ HEADERS = {
     "Content-Type": "text/plain; charset=utf-8",
     "Content-Length": "200000",
     "Content-Disposition": 'attachment; filename="a.txt"',
-    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "private, no-transform",
     "Accept-Ranges": "bytes",
