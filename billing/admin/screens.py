@@ -88,7 +88,7 @@ class Screen(ModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Only what the page offers: any other lookup would read, bit by bit, a field that the page hides."""
-        if lookup in (each.parameter_name for each in self.list_filter if isinstance(each, type)):
+        if lookup in _parameters(self.list_filter):
             return True
         field, _, rest = lookup.partition("__")
         named = (name for name in self.list_filter if not isinstance(name, type))
@@ -104,6 +104,12 @@ class Screen(ModelAdmin):
     def tables(self, request: HttpRequest, obj: Any) -> list[Table]:
         """What stands below the fields of this row's page."""
         return []
+
+
+def _parameters(list_filter: Iterable[Any]) -> set[str]:
+    """What the filters of our own are asked by."""
+    own = [each for each in list_filter if isinstance(each, type)]
+    return {name for each in own for name in getattr(each, "parameter_names", None) or (each.parameter_name,)}
 
 
 class Added:

@@ -3,11 +3,13 @@
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from billing.admin.screens import Screen, Table, amount, label, link, table
 from billing.models import Charge, Transfer, UsageLine
 from tasks.admin.found import FoundByTaskOrAccount, task_link
+from tasks.admin.spans import span
 
 KINDS = {Transfer.Kind.GRANT: "success", Transfer.Kind.REFUND: "warning", Transfer.Kind.ADJUSTMENT: "warning"}
 
@@ -25,10 +27,24 @@ class BookScreen(FoundByTaskOrAccount, Screen):
         return link("billing_account", row.account_id, row.account)
 
 
+class TestCredits(admin.SimpleListFilter):
+    """Test credits are no money: sums of credits leave them out."""
+
+    title, parameter_name = "test credits", "test"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("no", "Left out"), ("yes", "Alone")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        if self.value() not in ("no", "yes"):
+            return queryset
+        return queryset.filter(account__twin_of__isnull=self.value() == "no")
+
+
 @admin.register(Transfer)
 class TransferScreen(BookScreen):
     list_display = ("id", "what", "amount", "available_after", "account", "of_task", "actor", "created_at")
-    list_filter = ("kind",)
+    list_filter = ("kind", TestCredits, span("created", "time", "created_at"))
     fields = (
         ("what", "amount", "of_account", "account_seq"),
         ("of_task", "usage_line", "actor", "created_at"),

@@ -24,6 +24,7 @@ from tasks.admin.found import (
     task_link,
 )
 from tasks.admin.sent import INLINE, Sent, curl, file_of, fingerprint, sent, signed
+from tasks.admin.spans import span
 from tasks.identifiers import parse_id
 from tasks.models import Callback, CallbackAttempt, Receiver
 from tasks.models.callback import ENDED_BADLY, OPEN, WAITING
@@ -39,6 +40,13 @@ AS_SENT = "As it was sent last. Its time is that of the try: libraries refuse on
 ANEW = "Signed just now, so that a check of the time passes, too. Reload the page for a newer one."
 OWED, WAITS, BAD = "owed", "waiting", "failed"
 ORDERS = {OWED: ("next_attempt_at", "id"), WAITS: ("waits_since", "id"), BAD: ("-failed_at", "-id")}
+# The times that the home's numbers are counted by; due and owed are those that are still to be delivered.
+TIMES = (
+    span("due", "next try", "next_attempt_at", only=OPEN),
+    span("owed", "event", "created_at", only=Q(status=PENDING)),
+    span("delivered", "delivery", "delivered_at"),
+    span("failed", "failure", "failed_at"),
+)
 
 
 class RedeliverThis(Act):
@@ -109,7 +117,7 @@ class CallbackScreen(HidesContent, FoundByTask, Acting, Screen):
     heavy = ("body",)
     acts = (RedeliverThis(),)
     list_display = ("event", "state", "of_task", "account", "host", "attempt_count", "next", "shown_error")
-    list_filter = (Need, Event)
+    list_filter = (Need, Event, *TIMES)
     list_select_related = ("account", "endpoint", "waits_for")
     linked = ("task", "account", "endpoint", "waits_for")
     search_help_text = "Task or callback id, account, or a host with what is owed to it or failed"

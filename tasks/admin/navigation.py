@@ -37,10 +37,11 @@ MENU = [
 
 
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
-    """The groups of the menu, each with the lists this user may see."""
+    """The home, then the groups of the menu, each with the lists this user may see."""
     groups = [(title, [_item(*item) for item in items if _may_see(request, item[2])]) for title, items in MENU]
     seen = [(title, items) for title, items in groups if items]
-    return [{"title": title, "separator": number > 0, "items": items} for number, (title, items) in enumerate(seen)]
+    home = {"items": [{"title": "Home", "icon": "home", "link": reverse("admin:index")}]}
+    return [home, *({"title": title, "separator": True, "items": items} for title, items in seen)]
 
 
 def _item(title: str, icon: str, screen: str) -> dict[str, Any]:

@@ -1,10 +1,14 @@
 from django.contrib import admin
+from django.db.models import Q
 
 from billing.admin.screens import Screen, label, preformatted, pretty
 from tasks.admin.found import FoundByTask, HidesContent, task_link
+from tasks.admin.spans import span
 from tasks.models import Run
 from tasks.statuses import RunStatus
 
+# Of runs that are under way: a lease that is over is a worker that is lost.
+LEASED = span("lease", "end of lease", "lease_expires_at", only=Q(status=RunStatus.RUNNING))
 COLOURS = {RunStatus.SUCCEEDED: "success", RunStatus.FAILED: "danger", RunStatus.EXCEPTION: "warning"}
 
 
@@ -13,7 +17,7 @@ class RunScreen(HidesContent, FoundByTask, Screen):
     content = ("shown_text",)
     heavy = ("partial_text",)
     list_display = ("number", "of_task", "state", "reason_created", "reason_resolved", "worker", "started_at")
-    list_filter = ("status", "reason_resolved")
+    list_filter = ("status", "reason_resolved", LEASED)
     linked = ("task",)
     fields = (
         ("of_task", "number", "state"),
