@@ -57,8 +57,13 @@ class FoundByTaskOrAccount(FoundByTask):
 
 def of_accounts(name: str) -> Q:
     """Rows of the accounts of this name, asked for first so that the rows' own index finds them."""
-    accounts = Account.objects.filter(name__icontains=name).order_by("-id").values_list("pk", flat=True)[:ACCOUNTS]
-    return Q(account__in=list(accounts))
+    return Q(account__in=accounts_named(name))
+
+
+def accounts_named(name: str) -> list[UUID]:
+    """The newest accounts that are called so, in part."""
+    found = Account.objects.filter(name__icontains=name).order_by("-id").values_list("pk", flat=True)
+    return list(found[:ACCOUNTS])
 
 
 def of_content(request: HttpRequest, *columns: tuple[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -1,0 +1,76 @@
+"""What the search box of tasks understands: an id or how one begins, in any spelling, a client reference,
+`key=value` of the metadata, or a part of an account's name. The first of these that is there is meant.
+"""
+
+import re
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+
+from tasks.admin.found import accounts_named
+from tasks.identifiers import PREFIX
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+PUBLIC, HEX = re.compile(rf"[0-7][{ALPHABET}]{{0,25}}"), re.compile(r"[0-9a-f]{1,32}")
+DASHED = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{0,4}){1,3}(-[0-9a-f]{0,12})?")
+# An id without its prefix is told from other words by how all of them begin until the year 2248.
+SOONEST = 6
+METADATA = re.compile(r"([^=]{1,100})=(.*)", re.DOTALL)
+NOBODY = Q(pk__in=[])
+
+
+def searched(tasks: QuerySet, term: str) -> Q:
+    """The condition that is meant; one that nothing meets when nothing is."""
+    term = term.strip()
+    if "\x00" in term:
+        return NOBODY
+    if (spans := id_spans(term)) and tasks.filter(_within(spans)).order_by().values("pk")[:1]:
+        return _within(spans)
+    if pair := metadata_of(term):
+        return Q(metadata__contains=pair)
+    if tasks.filter(client_reference=term).order_by().values("pk")[:1]:
+        return Q(client_reference=term)
+    return Q(account__in=accounts_named(term))
+
+
+def metadata_of(term: str) -> dict[str, str] | None:
+    """The pair that `key=value` asks for."""
+    pair = METADATA.fullmatch(term.strip())
+    return {pair[1].strip(): pair[2].strip()} if pair else None
+
+
+def id_spans(text: str) -> list[tuple[UUID, UUID]]:
+    """The first and the last id that begin so, for each spelling that it may be."""
+    text = text.strip().lower()
+    prefixed = text.startswith(f"{PREFIX}_")
+    digits = text.removeprefix(f"{PREFIX}_")
+    if prefixed:
+        return [_public_span(digits)] if PUBLIC.fullmatch(digits) else [_span(0, 128)] if not digits else []
+    if DASHED.fullmatch(digits):
+        return [_hex_span(digits.replace("-", ""))]
+    plausible = len(digits) in (26, 32) or (len(digits) >= SOONEST and digits.startswith("0"))
+    spans = [_public_span(digits)] if plausible and PUBLIC.fullmatch(digits) else []
+    return [*spans, *([_hex_span(digits)] if plausible and HEX.fullmatch(digits) else [])]
+
+
+def _public_span(digits: str) -> tuple[UUID, UUID]:
+    value = 0
+    for digit in digits:
+        value = value << 5 | ALPHABET.index(digit)
+    return _span(value, 5 * (26 - len(digits)))
+
+
+def _hex_span(digits: str) -> tuple[UUID, UUID]:
+    return _span(int(digits, 16), 4 * (32 - len(digits)))
+
+
+def _span(value: int, open_bits: int) -> tuple[UUID, UUID]:
+    first = value << open_bits
+    return UUID(int=first), UUID(int=first | (1 << open_bits) - 1)
+
+
+def _within(spans: list[tuple[UUID, UUID]]) -> Q:
+    condition = Q()
+    for span in spans:
+        condition |= Q(pk__range=span)
+    return condition
