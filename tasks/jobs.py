@@ -5,7 +5,7 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_process_init
 
-from tasks import delivery, interrupts, runner
+from tasks import bulk, delivery, interrupts, runner
 
 
 @worker_process_init.connect
@@ -23,3 +23,9 @@ def run_next(queue: str) -> None:
 def deliver_due() -> None:
     """Deliver the callbacks that are due."""
     delivery.deliver_due()
+
+
+@shared_task(name="tasks.jobs.act_on_many", ignore_result=True)
+def act_on_many() -> None:
+    """Go on with what operators do to many tasks."""
+    bulk.act_on_many()

@@ -16,6 +16,7 @@ from kombu.pools import producers
 
 from billing.failpoints import once_committed
 from billing.statements import rows
+from tasks.models.bulk import BULK_QUEUE
 from tasks.models.deployment import CALLBACKS_QUEUE
 from tasks.sql import load
 
@@ -23,12 +24,12 @@ logger = logging.getLogger(__name__)
 
 # How many messages of a queue may wait: enough to keep workers busy, few enough to bound the broker.
 WAITING = 64
-WAITING_CALLBACKS = 4
+WAITING_OF = {CALLBACKS_QUEUE: 4, BULK_QUEUE: 1}
 # A broker that is down or frozen costs a submission half a second at most.
 PATIENCE = {"socket_connect_timeout": 0.5, "socket_timeout": 0.5, "max_retries": 0, "interval_start": 0}
 LEFT_ALONE_SECONDS = 1.0
 _left_alone_until = 0.0
-DOORS = {CALLBACKS_QUEUE: "tasks.jobs.deliver_due"}
+DOORS = {CALLBACKS_QUEUE: "tasks.jobs.deliver_due", BULK_QUEUE: "tasks.jobs.act_on_many"}
 
 
 def wake(queue: str) -> None:
@@ -93,7 +94,7 @@ def _whatever_the_broker_does(queue: str) -> Iterator[bool]:
 
 
 def _limit(queue: str) -> int:
-    return WAITING_CALLBACKS if queue == CALLBACKS_QUEUE else WAITING
+    return WAITING_OF.get(queue, WAITING)
 
 
 def _send(queue: str, messages: int) -> None:

@@ -19,6 +19,7 @@ from billing import twins
 from billing.statements import rows
 from tasks import artifacts, last_uses, lifecycle, queues
 from tasks.exceptions import TaskNotFound
+from tasks.models.bulk import BULK_QUEUE
 from tasks.models.deployment import CALLBACKS_QUEUE
 from tasks.sql import load
 
@@ -58,6 +59,22 @@ SELECT EXISTS (SELECT FROM tasks_callback
         AND (lease_expires_at IS NULL OR lease_expires_at <= now()))
     OR EXISTS (SELECT FROM tasks_receiver
     WHERE next_probe_at <= now() AND (probing_until IS NULL OR probing_until <= now()))
+"""
+BULK_IS_DUE = """
+SELECT EXISTS (SELECT FROM tasks_bulkaction
+    WHERE status = 'running' AND (lease_expires_at IS NULL OR lease_expires_at <= now()))
+"""
+# What was frozen and never started: its rows first, as far as the duty's turn goes.
+UNSTARTED_ROWS = """
+DELETE FROM tasks_bulkactionrow WHERE id = ANY (ARRAY(
+    SELECT r.id FROM tasks_bulkaction a JOIN tasks_bulkactionrow r ON r.action_id = a.id
+    WHERE a.status = 'ready' AND a.created_at < now() - interval '1 day' LIMIT %(batch)s))
+RETURNING id
+"""
+UNSTARTED = """
+DELETE FROM tasks_bulkaction a WHERE status = 'ready' AND created_at < now() - interval '1 day'
+    AND NOT EXISTS (SELECT FROM tasks_bulkactionrow r WHERE r.action_id = a.id)
+RETURNING id
 """
 # What began to wait in the moment in which its receiver was found idle, or working, is not forgotten there.
 OVERLOOKED = """
@@ -114,6 +131,21 @@ def wake_callbacks() -> int:
     return 0
 
 
+def wake_bulk() -> int:
+    """Wake whoever acts on many tasks where a worker has left some, or its wake-up was lost."""
+    if rows(BULK_IS_DUE, {})[0][0]:
+        queues.fill(BULK_QUEUE, 1)
+    return 0
+
+
+def forget_unstarted() -> int:
+    """Delete what was frozen for a bulk action that nobody started for a day."""
+    if _a_minute_has_passed("unstarted"):
+        _batches(UNSTARTED_ROWS)
+        rows(UNSTARTED, {})
+    return 0
+
+
 def find_overlooked() -> int:
     """Look again at receivers that callbacks wait for and whose time was not set."""
     if _a_minute_has_passed("receivers"):
@@ -166,8 +198,10 @@ DUTIES: tuple[Callable[[], int], ...] = (
     top_up_queues,
     find_overlooked,
     wake_callbacks,
+    wake_bulk,
     end_waits,
     forget_attempts,
+    forget_unstarted,
     fill_test_accounts,
     keep_last_uses,
 )

@@ -1,4 +1,5 @@
 from tasks.models.artifact import Artifact, Upload
+from tasks.models.bulk import BulkAction, BulkActionRow
 from tasks.models.callback import Callback, CallbackAttempt
 from tasks.models.deployment import Deployment
 from tasks.models.endpoint import WebhookEndpoint
@@ -9,6 +10,6 @@ from tasks.models.task import Task
 from tasks.models.turn import Turn
 
 __all__ = [
-    "Artifact", "Callback", "CallbackAttempt", "Deployment", "Receiver", "Run", "Task", "TaskEvent", "Turn", "Upload",
-    "WebhookEndpoint",
+    "Artifact", "BulkAction", "BulkActionRow", "Callback", "CallbackAttempt", "Deployment", "Receiver", "Run", "Task",
+    "TaskEvent", "Turn", "Upload", "WebhookEndpoint",
 ]  # fmt: skip

@@ -99,7 +99,7 @@ def test_one_command_from_nothing_serves_until_ctrl_c_and_leaves_nothing(folder,
     assert running.get("/static/admin/css/base.css") == 200
     until(lambda: sorted(running.family().values()) == named(running, workers=3))
     everything = [*running.family(), *servers(data)]
-    assert len(everything) == 12
+    assert len(everything) == 13
 
     assert running.stop(signal.SIGINT) == 0
     assert running.lines[-1] == "Counterfoil has stopped."
@@ -115,7 +115,7 @@ def named(running, *, workers):
         "sweep",
         worker,
         callbacks,
-        *[f"{callbacks} process"] * 2,
+        *[f"{callbacks} process"] * 3,
         *[f"{worker} process"] * workers,
     ]
     return sorted(f"counterfoil: {title}" for title in titles)

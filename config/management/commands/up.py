@@ -20,6 +20,7 @@ from config import embedded, interruptions, ports, session
 from config.processes import GivenUp, Program, Supervisor
 from config.worker import TO_GIVE_BACK
 from tasks.first_start import activate_test_capabilities
+from tasks.models.bulk import BULK_QUEUE
 from tasks.models.deployment import CALLBACKS_QUEUE
 
 PREPARING = 0x636F756E746572  # the advisory lock under which a database is prepared
@@ -145,7 +146,7 @@ def programs(host: str, port: int, workers: int) -> list[Program]:
         ),
         Program(
             "callbacks",
-            worker("callbacks", "--queues", CALLBACKS_QUEUE, "--concurrency", "2"),
+            worker("callbacks", "--queues", f"{CALLBACKS_QUEUE},{BULK_QUEUE}", "--concurrency", "3"),
             shared,
             farewell=patience,
             orphaned=signal.SIGQUIT,
