@@ -4,7 +4,7 @@ Django prepares nothing: it passes no threshold and binds on the client, and pla
 their execution. `wrap_database_errors` keeps Django informed of a connection that died.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +13,13 @@ from django.db import connection
 from psycopg.types.json import JsonbLoader
 
 
-def one(statement: str, params: Mapping[str, Any]) -> tuple[Any, ...] | None:
+def one(statement: str, params: Mapping[str, Any] | Sequence[Any]) -> tuple[Any, ...] | None:
     """The first row of the prepared statement, or None."""
     with _cursor() as cursor:
         return cursor.execute(statement, params, prepare=True).fetchone()
 
 
-def rows(statement: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def rows(statement: str, params: Mapping[str, Any] | Sequence[Any]) -> list[tuple[Any, ...]]:
     """Every row of the prepared statement."""
     with _cursor() as cursor:
         return cursor.execute(statement, params, prepare=True).fetchall()

@@ -5,7 +5,9 @@ from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
-from django.db.models.functions import Left, Length
+from django.db.models import Case, OuterRef, Subquery, TextField, When
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Cast, Left, Length
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -16,15 +18,15 @@ from billing.admin.screens import SHOWN
 from billing.models import Charge
 from tasks.admin.found import CONTENT, task_id_of
 from tasks.admin.task_page_chain import chain
-from tasks.admin.task_page_content import PARTS, Content, in_lines, of_json, of_text
+from tasks.admin.task_page_content import PARTS, Content, in_lines, of_json, of_text, of_written
 from tasks.admin.task_page_files import artifact_file, artifacts_of, content_file
 from tasks.admin.task_page_head import SENTENCE, head
-from tasks.admin.task_page_live import interval, seen
+from tasks.admin.task_page_live import SEEN, interval, seen
 from tasks.admin.task_page_money import money
 from tasks.admin.task_page_request import commands
 from tasks.admin.task_page_technical import technical
 from tasks.admin.task_page_timeline import read, timeline
-from tasks.models import Task
+from tasks.models import Run, Task
 from tasks.statuses import FINAL
 
 WHOSE = ("account", "api_key", "deployment")
@@ -48,8 +50,9 @@ class TaskPage:
         return [*views, *super().get_urls()]
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Task | None:
-        """The task of this id, in any spelling, with its charge, and with its content for whoever may view that."""
-        return self._found(request, task_id_of(object_id), () if request.user.has_perm(CONTENT) else HIDDEN)
+        """The task of this id, in any spelling, with its charge, and with its input for whoever may view content."""
+        unread = ("output",) if request.user.has_perm(CONTENT) else HIDDEN
+        return self._found(request, task_id_of(object_id), unread)
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         task = kwargs["obj"]
@@ -63,7 +66,7 @@ class TaskPage:
         now_seen = seen(task_id)
         if now_seen and request.GET.get("seen") == now_seen:
             return HttpResponse(status=204)
-        task = self._task(request, task_id, "input", "creation_request")
+        task = self._task(request, task_id, *HIDDEN)
         context = {"swap": True, "opts": self.opts, **self.moving(request, task)}
         return TemplateResponse(request, "admin/counterfoil/task_moving.html", context)
 
@@ -101,18 +104,18 @@ class TaskPage:
             "sees_content": content,
         }
 
-    def moving(self, request: HttpRequest, task: Task) -> dict[str, Any]:
-        """What of the page may change. What was seen is read first: what changes meanwhile is news again."""
-        content, now_seen = request.user.has_perm(CONTENT), seen(task.pk)
+    def moving(self, request: HttpRequest, task: Any) -> dict[str, Any]:
+        """What of the page may change. What was seen came with the task: what changed since is news again."""
+        content = request.user.has_perm(CONTENT)
         rows = read(task, answers=content)
         return {
             "original": task,
-            "seen": now_seen,
+            "seen": task.seen,
             "every": interval(task, rows.rows["callbacks"]),
             "live": reverse("admin:tasks_task_live", args=[task.pk]),
             "acts": self._buttons(request, task),
             "head": head(task, rows.rows),
-            "made": made(task) if content else None,
+            "made": made(task) if content and not task.content_deleted_at else None,
             "artifacts": artifacts_of(task) if content else [],
             "error": task.error if task.error and len(task.error.get("message") or "") > SENTENCE / 2 else None,
             "warnings": task.warnings,
@@ -139,6 +142,9 @@ class TaskPage:
 
     def _found(self, request: HttpRequest, task_id: UUID | None, unread: Iterable[str]) -> Task | None:
         tasks = self.get_queryset(request).select_related(*WHOSE).defer(*unread)
+        tasks = tasks.annotate(seen=RawSQL(SEEN, [task_id]))  # noqa: S611 - a constant
+        if request.user.has_perm(CONTENT):
+            tasks = tasks.annotate(**_made())
         task = tasks.filter(pk=task_id).first() if task_id else None
         if task is not None:
             task.charge = Charge.objects.filter(task_id=task.pk).first()
@@ -150,11 +156,19 @@ class TaskPage:
         return task
 
 
-def made(task: Task) -> Content | None:
+def made(task: Any) -> Content | None:
     """What the task made: its output, or what its last run streamed so far."""
-    if task.output is not None:
-        return of_json(task, "output", "Output", task.output)
-    streamed = task.runs.filter(number=task.attempt).values_list(Left("partial_text", SHOWN), Length("partial_text"))
-    text, length = streamed.first() or ("", 0)
+    if task.written is not None:
+        return of_written(task, "output", "Output", task.written)
     title = "Text so far" if task.status not in FINAL else "Text that was streamed"
+    text, length = task.streamed, task.streamed_length
     return of_text(task, "text", title, text, length=length) if text else None
+
+
+def _made() -> dict[str, Any]:
+    """Columns of what the task made: its output as it was written or, where there is none, what was streamed."""
+    run = Run.objects.filter(task_id=OuterRef("pk"), number=OuterRef("attempt"))
+    texts = {"streamed": Left("partial_text", SHOWN), "streamed_length": Length("partial_text")}
+    streamed = {name: Subquery(run.values_list(of, flat=True)) for name, of in texts.items()}
+    unmade = {name: Case(When(output__isnull=True, then=text)) for name, text in streamed.items()}
+    return {"written": Cast("output", TextField()), **unmade}

@@ -44,16 +44,21 @@ def of_json(task: Task, name: str, title: str, value: Any) -> Content:
     return Content(name, title, text[:SHOWN], _file(task, name), len(text) - SHOWN, images)
 
 
+def of_written(task: Task, name: str, title: str, text: str) -> Content:
+    """JSON that is read here first; what is nested too deep to be read is shown as it was written."""
+    try:
+        return of_json(task, name, title, json.loads(text))
+    except RecursionError:
+        return of_text(task, name, title, text[:SHOWN], length=len(text))
+
+
 def of_text(task: Task, name: str, title: str, text: str, *, length: int) -> Content:
     """The beginning of a text that is so long."""
     return Content(name, title, text, _file(task, name), length - len(text))
 
 
 def in_lines(value: Any) -> str:
-    try:
-        return json.dumps(value, indent=2, ensure_ascii=False)
-    except RecursionError:
-        return "It is nested too deep to be written in lines; the file has it as it is."
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def whole(task_id: UUID, name: str) -> str | None:

@@ -17,13 +17,13 @@ SELECT concat_ws('-', t.seq,
     (SELECT count(*) || '.' || coalesce(sum(c.attempt_count), 0) || '.' || count(c.waits_for_id) || '.'
         || count(*) FILTER (WHERE c.status = 'pending') FROM tasks_callback c WHERE c.task_id = t.id),
     (SELECT max(l.id) FROM django_admin_log l WHERE l.object_id = t.id::text))
-FROM tasks_task t WHERE t.id = %(id)s
+FROM tasks_task t WHERE t.id = %s
 """
 
 
 def seen(task_id: UUID) -> str:
     """What changes when the page would; empty for a task that is gone."""
-    row = one(SEEN, {"id": task_id})
+    row = one(SEEN, [task_id])
     return row[0] if row else ""
 
 
