@@ -203,6 +203,12 @@ class Account(models.Model):
     in_credit = models.GeneratedField(
         expression=Q(available__lt=0), output_field=models.BooleanField(), db_persist=True, editable=False
     )
+    exhausted = models.GeneratedField(
+        expression=Q(account_seq__gt=0, available__lte=-F("credit_limit")),
+        output_field=models.BooleanField(),
+        db_persist=True,
+        editable=False,
+    )
     near_cap = models.GeneratedField(
         expression=Q(month_spent__gte=F("monthly_cap") * NEARLY),
         output_field=models.BooleanField(null=True),
@@ -249,6 +255,7 @@ class Account(models.Model):
             models.Index("id", condition=Q(low_since__isnull=False), name="account_low"),
             models.Index("id", condition=Q(is_active=False), name="account_disabled"),
             models.Index("id", condition=Q(in_credit=True), name="account_in_credit"),
+            models.Index("id", condition=Q(exhausted=True), name="account_exhausted"),
             models.Index("id", condition=Q(near_cap=True), name="account_near_cap"),
             models.Index("id", condition=Q(twin_of__isnull=False), name="account_twins"),
         ]

@@ -14,6 +14,8 @@ from tasks import queues
 from tasks.sql import load
 
 MOST = 10_000
+# After its deadline a task has ten seconds to become final: only then it is stuck.
+GRACE = timedelta(seconds=10)
 # A callback is late when due for so long, and long owed when its event is so old. A failed one is told of for so long.
 LATE, OWED, FAILED = timedelta(minutes=1), timedelta(hours=1), timedelta(days=7)
 # A queue stands still when a task could have started for so long and none was claimed; it is slow when one waits on.
@@ -63,7 +65,7 @@ class Queue:
 def needs() -> dict[str, Need]:
     """Stuck tasks, lost workers, paused and failing receivers, callbacks late, owed and failed; `delivered` has no
     number and says when the last callback was."""
-    times = {"late": LATE, "owed": OWED, "failed": FAILED}
+    times = {"grace": GRACE, "late": LATE, "owed": OWED, "failed": FAILED}
     found = rows(load("needs"), times | {"most": MOST})
     return {name: Need(number, since) for name, number, since in found}
 

@@ -18,6 +18,8 @@ from tasks.sql import load
 # How many models and accounts are named, those with the most first.
 MOST_MODELS = MOST_ACCOUNTS = 8
 MILLISECOND = timedelta(milliseconds=1)
+# An id is made a little after its task's time: what has one of the next piece for that is looked at.
+SOON = timedelta(seconds=1)
 # The steps that run times are told apart by: a tenth each, from a millisecond to three weeks.
 LENGTHS = [timedelta(milliseconds=1.1**step) for step in range(225)]
 
@@ -89,8 +91,9 @@ def _now() -> datetime:
 
 
 def _work(starts: list[datetime], asked: Figures) -> Figures:
-    ids = [first_id(moment) for moment in [*starts, asked["last"]]]
+    ids = [first_id(start) for start in [*starts, asked["last"]]]
     bounds = {"starts": starts, "first_ids": ids[:-1], "next_ids": ids[1:]}
+    bounds["soon_ids"] = [first_id(start + SOON) for start in starts]
     found = rows(load("overview_work"), asked | bounds | {"lengths": LENGTHS, "models": MOST_MODELS})
     names = ("submitted", "succeeded", "failed", "canceled", "half", "most")
     told = [(at, model, dict(zip(names, figures, strict=True))) for at, model, *figures, _, _ in found]

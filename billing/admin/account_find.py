@@ -23,6 +23,7 @@ KEYS, MOST_WORDS = 100, 8
 THIS_MONTH = TruncMonth(Now(), output_field=Account._meta.get_field("month"))
 QUESTIONS = {
     "low": ("Low balance", Q(low_since__isnull=False)),
+    "exhausted": ("Nothing left to pay with", Q(exhausted=True, is_active=True, twin_of__isnull=True)),
     "credit": ("Lives on credit", Q(in_credit=True)),
     "capped": ("Monthly cap nearly used, 90 % or more", Q(near_cap=True, month=THIS_MONTH)),
     "disabled": ("Disabled", Q(is_active=False)),

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.timezone import now
 
+from billing.admin.account_find import QUESTIONS
 from billing.models import Account
 from tasks.admin.addresses import narrowed
 from tasks.admin.found import task_link
@@ -49,7 +51,7 @@ class Kind:
 KINDS = (
     Kind(
         "stuck", "tasks.view_task", "Stuck tasks",
-        "Past their deadline and not ended. A sweeper ends them within seconds: is one running?",
+        "Past their time by over ten seconds, and not ended. A sweeper ends such tasks: is one running?",
         "tasks_task", {"need": "stuck"}, URGENT,
     ),
     Kind(
@@ -83,8 +85,6 @@ KINDS = (
         "tasks_callback", {"need": "failed"}, ago=("failed_from", FAILED),
     ),
 )  # fmt: skip
-# What is looked at, for whoever reads that nothing needs them.
-LOOKED_AT = "stuck tasks, lost workers, queues that stand still, callbacks, receivers and balances"
 
 
 def cards(request: HttpRequest, found: dict[str, Need], queues: list[Queue]) -> list[Card]:
@@ -93,7 +93,7 @@ def cards(request: HttpRequest, found: dict[str, Need], queues: list[Queue]) -> 
     shown += [_standing(queue) for queue in queues if queue.still]
     shown += [_slow(queue) for queue in queues if queue.slow and not queue.still]
     if request.user.has_perm("billing.view_account"):
-        shown.append(_low())
+        shown += _balances()
     return sorted((card for card in shown if card.number != "0"), key=lambda card: card.urgency != URGENT)
 
 
@@ -118,15 +118,25 @@ def _of_queue(queue: Queue, title: str, told: str, urgency: str) -> Card:
     return Card(title, _counted(queue.waiting), queue.since, told, waiting_in(queue), urgency)
 
 
-def _low() -> Card:
-    found = list(Account.objects.filter(low_since__isnull=False).values_list("low_since", flat=True)[:MOST])
-    told = "Accounts below the threshold that they are warned at. What they cannot pay for is refused."
-    url = narrowed("billing_account", need="low")
-    return Card("Low balances", _counted(len(found)), min(found, default=None), told, url, SOON)
+def _balances() -> list[Card]:
+    told = "Accounts below the threshold that they are warned at."
+    since = list(_asked("low").values_list("low_since", flat=True)[:MOST])
+    low = Card("Low balances", _counted(len(since)), min(since, default=None), told, _accounts("low"), SOON)
+    told = "Accounts that have used up their credits and their credit limit: what costs something is refused."
+    nothing = len(_asked("exhausted").values_list("pk")[:MOST])
+    return [low, Card("Accounts that cannot pay", _counted(nothing), None, told, _accounts("exhausted"), SOON)]
+
+
+def _asked(need: str) -> QuerySet[Account]:
+    return Account.objects.filter(QUESTIONS[need][1])
+
+
+def _accounts(need: str) -> str:
+    return narrowed("billing_account", need=need)
 
 
 def waiting_in(queue: Queue) -> str:
-    return narrowed("tasks_task", need="waiting", queue=queue.name)
+    return narrowed("tasks_task", need="claimable", queue=queue.name)
 
 
 def pulses(found: dict[str, Need], queues: list[Queue]) -> list[tuple[str, str, datetime | None]]:
@@ -147,7 +157,8 @@ def queue_rows(queues: list[Queue]) -> list[dict[str, Any]]:
             "name": queue.name,
             "waiting": _counted(queue.waiting),
             "url": waiting_in(queue),
-            "running": queue.running,
+            "running": f"{queue.running:,}",
+            "run_by": narrowed("tasks_task", status="running", queue=queue.name),
             "oldest": task_link(queue.oldest) if queue.oldest else "",
             "age": age(queue.since),
             "since": queue.since,

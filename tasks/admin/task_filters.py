@@ -1,8 +1,8 @@
 """What the list of tasks can be narrowed by, as parameters of its address, and the tasks that they mean.
 
     status        queued, running, succeeded, failed, canceled; paused: queued and held back
-    need          stuck, owed, failed_callback, refunded, waiting
-    code          an error code; capability, model: a name; account: an id
+    need          stuck, owed, failed_callback, refunded, waiting, claimable
+    code          an error code; capability, model, queue: a name; account: an id
     created_from, created_to, ended_from, ended_to    ISO 8601, the later one excluded
     q             what `task_search` understands
 
@@ -21,11 +21,10 @@ from billing.models import Charge
 from tasks.admin.task_search import NOBODY, searched
 from tasks.identifiers import first_id
 from tasks.models import Callback, Deployment, Task
+from tasks.needs import GRACE
 from tasks.statuses import UNFINISHED, ErrorCode, Status
 
 PAUSED = "paused"
-# After its deadline a task has ten seconds to become final: only then it is stuck.
-GRACE = timedelta(seconds=10)
 LONG = timedelta(minutes=15)
 # How much later than its transaction a task's id may have been made.
 SLACK = timedelta(minutes=5)
@@ -84,6 +83,11 @@ def waiting() -> Q:
     return Q(status=Status.QUEUED, available_at__lte=since, pk__lt=first_id(since + SLACK)) & ~held_back
 
 
+def claimable() -> Q:
+    """Queued, and held back by nothing of its own."""
+    return Q(status=Status.QUEUED, paused_at__isnull=True, blocked=0)
+
+
 def owed() -> Q:
     return Q(pk__in=Callback.objects.filter(status=Callback.Status.PENDING).values("task_id"))
 
@@ -99,6 +103,7 @@ def refunded() -> Q:
 NEEDS: dict[str, tuple[str, Callable[[], Q]]] = {
     "stuck": ("Stuck: past their deadline", stuck),
     "waiting": ("Waiting for over 15 minutes", waiting),
+    "claimable": ("Waiting for a worker", claimable),
     "owed": ("Owed a callback", owed),
     "failed_callback": ("Callback failed", failed_callback),
     "refunded": ("Refunded", refunded),
@@ -123,6 +128,10 @@ def of_capability(value: str) -> Q:
 
 def of_model(value: str) -> Q:
     return Q(deployment__in=list(Deployment.objects.filter(name=_text(value)).values_list("pk", flat=True)))
+
+
+def of_queue(value: str) -> Q:
+    return Q(queue=_text(value))
 
 
 def of_account(value: str) -> Q:
@@ -158,6 +167,7 @@ PARAMETERS: dict[str, Callable[[str], Q]] = {
     "code": of_code,
     "capability": of_capability,
     "model": of_model,
+    "queue": of_queue,
     "account": of_account,
     "created_from": created_from,
     "created_to": created_to,

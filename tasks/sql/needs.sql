@@ -2,8 +2,14 @@
 -- has a partial index of what is open, whatever the tables hold. The lists behind these numbers say the same in Django's
 -- words; a test holds both together.
 SELECT 'stuck' AS need, count(*), min(since) FROM (
-    SELECT deadline AS since FROM tasks_task
-    WHERE status IN ('queued', 'running') AND deadline < now() ORDER BY deadline LIMIT %(most)s) t
+    SELECT id, min(since) AS since FROM (
+        (SELECT id, deadline AS since FROM tasks_task
+         WHERE status IN ('queued', 'running') AND deadline <= now() - %(grace)s::interval ORDER BY deadline LIMIT %(most)s)
+        UNION ALL
+        (SELECT id, expires_at FROM tasks_task
+         WHERE status = 'queued' AND started_at IS NULL AND expires_at <= now() - %(grace)s::interval
+         ORDER BY expires_at LIMIT %(most)s)) late
+    GROUP BY id LIMIT %(most)s) t
 UNION ALL
 SELECT 'lost', count(*), min(since) FROM (
     SELECT lease_expires_at AS since FROM tasks_run

@@ -3,10 +3,17 @@
 -- of the key and ends by task_ended. A run time is one that was: the longest of its step of a tenth, which makes half and
 -- most from one look at the rows, in a third of the time of `percentile_disc`. A week of 1,000,000 tasks is a second.
 WITH piece AS MATERIALIZED (
-    SELECT at, first_id, next_id
-    FROM unnest(%(starts)s::timestamptz[], %(first_ids)s::uuid[], %(next_ids)s::uuid[]) AS p(at, first_id, next_id)
+    SELECT at, first_id, soon_id, next_id
+    FROM unnest(%(starts)s::timestamptz[], %(first_ids)s::uuid[], %(soon_ids)s::uuid[], %(next_ids)s::uuid[])
+        AS p(at, first_id, soon_id, next_id)
+), begun AS MATERIALIZED (
+    SELECT at, first_id, next_id, (
+        SELECT count(*) FROM tasks_task t WHERE t.id >= p.first_id AND t.id < p.soon_id AND t.created_at < p.at) AS before
+    FROM piece p
 ), submitted AS (
-    SELECT at, (SELECT count(*) FROM tasks_task t WHERE t.id >= p.first_id AND t.id < p.next_id) AS tasks FROM piece p
+    SELECT at, (SELECT count(*) FROM tasks_task t WHERE t.id >= b.first_id AND t.id < b.next_id) - before
+        + lead(before, 1, 0) OVER (ORDER BY at) AS tasks
+    FROM begun b
 ), tally AS MATERIALIZED (
     SELECT date_bin(%(step)s, completed_at, %(first)s) AS at, model, status,
         width_bucket(completed_at - started_at, %(lengths)s::interval[]) AS length,

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import redis
@@ -15,6 +16,8 @@ from billing.models import ApiKey, Transfer
 from billing.statements import rows
 from billing.twins import twin_of
 from tasks import lifecycle, overview, queues
+from tasks.admin.task_filters import matching
+from tasks.identifiers import new_id
 from tasks.models import Callback, Receiver, Run, Task
 from tasks.models.turn import Turn
 from tasks.statuses import ErrorCode
@@ -75,6 +78,11 @@ def behind(person, url):
     return {row.pk for row in response.context["cl"].result_list}
 
 
+def meant(url):
+    """The tasks that the address of their list means."""
+    return {task.pk for task in matching(dict(parse_qsl(urlsplit(url).query)))}
+
+
 def ended(of=None, to=None, **fields):
     """A task that succeeded, with its callback."""
     task = submit(of, to, callback_url="https://example.com/hook", **fields)
@@ -96,6 +104,19 @@ def test_nothing_needs_anybody_where_all_is_well(ann):
 
     assert response.context["cards"] == []
     assert "Nothing needs you" in response.content.decode()
+
+
+def test_a_stuck_task_is_one_that_nobody_ended_at_its_time(ann):
+    fine, late, waited, just = (submit() for _ in range(4))
+    Task.objects.filter(pk=late.pk).update(deadline=now() - LONG_AGO, expires_at=now() - timedelta(hours=1))
+    Task.objects.filter(pk=waited.pk).update(expires_at=now() - timedelta(minutes=1))
+    Task.objects.filter(pk=just.pk).update(deadline=now() - timedelta(seconds=2))
+
+    card = cards(ann)["Stuck tasks"]
+
+    assert (card.number, card.age, card.urgency) == ("2", "3 h", "urgent")
+    assert meant(card.url) == {late.pk, waited.pk}
+    assert fine.status == just.status == "queued"
 
 
 def test_a_lost_worker_is_a_run_under_way_whose_lease_is_over(ann):
@@ -148,6 +169,7 @@ def test_a_queue_stands_still_when_a_task_could_start_and_none_is_claimed(ann):
     card = cards(ann)["Nobody works on gpu"]
 
     assert (card.number, card.age, card.urgency) == ("1", "3 h", "urgent")
+    assert meant(card.url) == {old.pk}
     assert "none ever was" in card.told
     Turn.objects.create(queue="gpu", account=old.account, served_at=now() - timedelta(minutes=30))
     assert "30 min ago" in cards(ann)["Nobody works on gpu"].told
@@ -178,18 +200,28 @@ def test_the_oldest_task_is_one_that_a_worker_would_be_given(ann):
 
     (queue,) = [queue for queue in home(ann).context["queues"] if queue["name"] == "gpu"]
 
-    assert (queue["waiting"], queue["running"], queue["age"]) == ("4", 0, "3 h")
+    assert (queue["waiting"], queue["running"], queue["age"]) == ("4", "0", "3 h")
+    assert meant(queue["url"]) == {task.pk for task in (later, held, drained, could)}
     assert str(could) in queue["oldest"]
     assert not [task for task in (paused, later, held, drained) if str(task) in queue["oldest"]]
 
 
-def test_low_balances_are_counted_for_whoever_sees_accounts():
-    account("5", low_balance_threshold=10)
+def test_balances_that_are_low_or_used_up_are_told_to_whoever_sees_accounts():
+    low = account("5", low_balance_threshold=10)
     account("50", low_balance_threshold=10)
+    spent, limited = account("1"), account("1", credit_limit=1)
+    account("0")
+    for owner in (spent, limited):
+        ended(owner)
 
-    card = cards(member("Billing"))["Low balances"]
+    shown = cards(billing := member("Billing"))
 
-    assert card.number == "1"
+    assert {title: card.number for title, card in shown.items()} == {
+        "Low balances": "1",
+        "Accounts that cannot pay": "1",
+    }
+    assert behind(billing, shown["Low balances"].url) == {low.pk}
+    assert behind(billing, shown["Accounts that cannot pay"].url) == {spent.pk}
 
 
 def test_the_signs_of_life_are_the_last_claim_and_the_last_delivery(ann):
@@ -215,10 +247,31 @@ def test_the_numbers_of_a_window_are_those_of_its_rows(ann):
 
     assert numbers(shown["tasks"]) == {"submitted": "5", "succeeded": "1", "failed": "1", "canceled": "1"}
     assert numbers(shown["open"]) == {"queued": "1", "running": "1"}
+    for chart in (shown["tasks"], shown["open"]):
+        assert {label: f"{len(meant(url))}" for label, url in links(chart).items()} == numbers(chart)
     assert [sum(line["data"]) for line in shown["tasks"].drawn["lines"]] == [5, 1, 1, 1]
     assert shown["open"].drawn["lines"][0]["data"][-1] == 2
     (model,) = home(ann).context["tops"]["models"]
     assert (model["name"], [number for number, _ in model["ends"]]) == ("the-model", ["1", "1", "1"])
+    assert [len(meant(url)) for _, url in model["ends"]] == [1, 1, 1]
+
+
+def test_a_task_is_counted_by_its_time_and_not_by_its_id():
+    """An id is made a moment later, which may be in the next piece."""
+    task = submit()
+    begins = overview.count(overview.WINDOWS["hour"])["starts"][-2]
+    later = overview.moment(begins) + timedelta(milliseconds=3)
+    with connection.cursor() as cursor:
+        for moment, id_ in ((later - timedelta(milliseconds=5), new_id(later)), (later, new_id(later))):
+            cursor.execute(
+                """INSERT INTO tasks_task SELECT (jsonb_populate_record(t, jsonb_build_object('id', %s::uuid,
+                'created_at', %s::timestamptz, 'idempotency_key', NULL))).* FROM tasks_task t WHERE id = %s""",
+                [id_, moment, task.pk],
+            )
+
+    submitted = overview.count(overview.WINDOWS["hour"])["work"]["submitted"]
+
+    assert submitted[-3:-1] == [1, 1]
 
 
 def test_run_times_are_from_the_first_start_to_the_end(ann):
