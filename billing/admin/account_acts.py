@@ -99,7 +99,7 @@ class Posting(AccountAct):
         then: Any = amount(row.available + move)
         if move < 0 and row.available + move < -row.credit_limit:
             then = format_html("{} {}", then, label("below the credit limit: refused", "danger"))
-        change = f"{move:+f}" if move else NOTHING
+        change = f"{move:+.4f}" if move else NOTHING
         return [row.name, amount(row.available), change, then, amount(row.granted), amount(row.granted + move),
                 amount(row.held)]  # fmt: skip
 

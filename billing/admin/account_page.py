@@ -10,7 +10,7 @@ from django.contrib.admin.options import get_content_type_for_model
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from billing.admin.limits import told
@@ -18,6 +18,7 @@ from billing.admin.screens import NOTHING, Table, amount, label, link, listing, 
 from billing.models import NEARLY, Account, ApiKey
 
 ROWS = 10
+NOTES = 5
 OF_KEYS = (("roll", "Roll"), ("set-cap", "Cap"), ("revoke", "Revoke"))
 
 
@@ -115,17 +116,6 @@ def key_state(key: ApiKey) -> SafeString:
     if key.expires_at and key.expires_at <= timezone.now():
         return label("expired", "warning")
     return label("valid", "success")
-
-
-def notes_table(account: Account) -> Table:
-    return table(
-        "Notes",
-        account.notes.order_by("-id")[:ROWS],
-        ("Note", lambda note: format_html('<span class="account-note">{}</span>', note.text)),
-        ("By", "author"),
-        ("Time", "created_at"),
-        more=listing("billing_accountnote", account__id=account.pk),
-    )
 
 
 def history_table(account: Account) -> Table:

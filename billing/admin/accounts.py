@@ -11,6 +11,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.text import Truncator
 
 from billing.admin import account_page
 from billing.admin.account_acts import Adjust, Grant, IssueKey, OpenForm, RotateSecret
@@ -20,23 +21,33 @@ from billing.admin.doors import Disable, Enable
 from billing.admin.limits import SetLimits
 from billing.admin.notes import NoteForm, WriteNote
 from billing.admin.once import SHOWN_ONCE, Repeated, keyed, once, remember
-from billing.admin.screens import Added, Screen, Table
+from billing.admin.screens import Added, Screen, Table, listing
 from billing.admin.statement import Stated, statement_url
 from billing.credentials import open_account
 from billing.models import Account
+
+LONGEST = 40
 
 
 class AccountScreen(Added, Stated, Acting, Screen):
     acts = (Grant(), Adjust(), SetLimits(), IssueKey(), RotateSecret(), WriteNote(), Disable(), Enable())
     single = ("set-limits", "issue-key", "rotate-secret", "write-note")
-    list_display = ("name", "state", "available", "held", "charged", "at_work")
+    list_display = ("called", "state", "available", "held", "charged", "at_work")
     list_filter = (NeedFilter,)
     list_select_related = ("twin_of", "twin")
     search_fields = ("name",)
     search_help_text = "Beginning of a word of the name, id, or beginning of an API key"
     heavy = ("callback_secret", "callback_secret_previous")
-    fields = ()
     change_form_outer_before_template = "admin/counterfoil/account.html"
+
+    def get_fieldsets(self, request: HttpRequest, obj: Account | None = None) -> list[tuple[Any, dict[str, Any]]]:
+        """Nothing is edited here: an act changes limits, and says what they were."""
+        return []
+
+    @admin.display(description="name")
+    def called(self, account: Account) -> str:
+        """As much of the name as a list has room for."""
+        return Truncator(account.name).chars(LONGEST)
 
     @admin.display(description="status")
     def state(self, account: Account) -> str:
@@ -64,6 +75,8 @@ class AccountScreen(Added, Stated, Acting, Screen):
             "limits": account_page.limits(account),
             "settings": account_page.settings_of(account),
             "statement_url": statement_url(account),
+            "notes": account.notes.order_by("-id")[: account_page.NOTES],
+            "notes_url": listing("billing_accountnote", account__id=account.pk),
             "note_form": NoteForm(rows=[account]) if may_write else None,
             "note_url": self.address(WriteNote(), [account.pk]),
         }
@@ -74,7 +87,6 @@ class AccountScreen(Added, Stated, Acting, Screen):
             self.transfers_table("Latest transfers", latest, more=statement_url(obj)),
             account_page.keys_table(obj, request),
             *self.tables_of_tasks(request, obj),
-            account_page.notes_table(obj),
             account_page.history_table(obj),
         ]
 

@@ -16,7 +16,9 @@ from django.http import (
 )
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 from django.utils.http import urlencode
+from django.utils.safestring import SafeString
 from unfold.widgets import BASE_INPUT_CLASSES, UnfoldAdminSelectWidget
 
 from billing.admin.screens import Table, amount, label, link, table
@@ -34,6 +36,7 @@ COLOURS = {
     Transfer.Kind.ADJUSTMENT: "warning",
     Transfer.Kind.CAPTURE: "info",
 }
+SYSTEM = "system"
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2199, 12, 31)
 FURTHEST = 2**62
 
@@ -115,11 +118,15 @@ class Stated:
             ("Available after", "available_after"),
             ("Held after", "held_after"),
             ("Charged after", "charged_after"),
-            ("Task", lambda transfer: self.task_named(transfer.task_id)),
-            ("Reason", "reason"),
-            ("By", "actor"),
+            ("For", self._purpose),
             more=more,
         )
+
+    def _purpose(self, transfer: Transfer) -> SafeString:
+        """The task that it is for, and who gave which reason, as far as there are such."""
+        task = self.task_named(transfer.task_id) if transfer.task_id else ""
+        words = [word for word in (transfer.reason, transfer.actor) if word and word != SYSTEM]
+        return format_html('{}<span class="account-words">{}</span>', task, " · ".join(words))
 
     def task_named(self, task_id: UUID | None) -> Any:
         return link("tasks_task", task_id, task_id)
