@@ -1,8 +1,9 @@
-from tasks.admin import account, books, callback, deployment, endpoint, event, login, people, receiver, run, task
+from tasks.admin import account, books, bulk, callback, deployment, endpoint, event, login, people, receiver, run, task
 
 __all__ = [
     "account",
     "books",
+    "bulk",
     "callback",
     "deployment",
     "endpoint",

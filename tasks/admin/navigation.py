@@ -8,6 +8,7 @@ from django.urls import reverse
 MENU = [
     ("Tasks", [
         ("Tasks", "bolt", "tasks_task"),
+        ("Many at once", "done_all", "tasks_bulkaction"),
         ("Runs", "directions_run", "tasks_run"),
         ("Events", "timeline", "tasks_taskevent"),
         ("Callbacks", "outgoing_mail", "tasks_callback"),

@@ -6,6 +6,7 @@ from django.db.models import OuterRef, Q, QuerySet, Subquery
 from billing.admin.acts import Acting
 from billing.admin.screens import Screen, amount, label
 from billing.models import Charge
+from tasks.admin.bulk_button import AllThatMatch
 from tasks.admin.found import FoundByTaskOrAccount, of_accounts
 from tasks.admin.task_acts import Cancel, DeleteContent, Pause, Redeliver, Rerun, RerunFree, Resume
 from tasks.admin.task_page import TaskPage
@@ -16,7 +17,7 @@ from tasks.models import Task
 
 
 @admin.register(Task)
-class TaskScreen(TaskPage, FoundByTaskOrAccount, Acting, Screen):
+class TaskScreen(AllThatMatch, TaskPage, FoundByTaskOrAccount, Acting, Screen):
     acts = (
         Cancel(), Pause(), Resume(), ExtendDeadline(), ChangePriority(), Refund(), Redeliver(), Rerun(), RerunFree(),
         DeleteContent(),

@@ -17,7 +17,7 @@ from tasks.statuses import FINAL
 A_YEAR = 366 * 24 * 60
 
 
-class DeadlineForm(ReasonForm):
+class MoreTime(forms.Form):
     """More minutes, or a moment: one of them."""
 
     minutes = forms.IntegerField(
@@ -36,6 +36,10 @@ class DeadlineForm(ReasonForm):
         if not self.errors.keys() & {"minutes", "until"} and bool(data.get("minutes")) == bool(data.get("until")):
             self.add_error("minutes", "Give either minutes or a moment.")
         return data
+
+
+class DeadlineForm(MoreTime, ReasonForm):
+    pass
 
 
 def later(deadline: datetime, data: dict[str, Any]) -> datetime | None:
@@ -91,10 +95,14 @@ def _extended(task: Task, deadline: datetime | None) -> str:
     return f"It has {deadline - task.deadline} more."
 
 
-class PriorityForm(ReasonForm):
+class Priority(forms.Form):
     priority = forms.IntegerField(
         min_value=0, max_value=9, widget=UnfoldAdminIntegerFieldWidget, help_text="0 to 9; the highest goes first."
     )
+
+
+class PriorityForm(Priority, ReasonForm):
+    pass
 
 
 class ChangePriority(TaskAct):

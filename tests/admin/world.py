@@ -2,19 +2,30 @@
 
 from types import SimpleNamespace
 
+from django.contrib.auth.models import User
 from django.utils import timezone
 
 from billing.admin.reports import keep_report
 from billing.models import AccountNote, ActReport, ApiKey, Charge, Price, RateCard, Transfer, UsageLine
-from tasks import lifecycle
-from tasks.models import Callback, CallbackAttempt, Deployment, Receiver, Run, Task, TaskEvent, WebhookEndpoint
+from tasks import bulk, lifecycle
+from tasks.models import (
+    BulkAction,
+    Callback,
+    CallbackAttempt,
+    Deployment,
+    Receiver,
+    Run,
+    Task,
+    TaskEvent,
+    WebhookEndpoint,
+)
 from tasks.statuses import ErrorCode
 from tests.builders import account, claim, deployment, key, submit
 
 CANARY = '<script>alert("canary")</script>'
 SECRET_INPUT, SECRET_OUTPUT, SECRET_TEXT = "what-they-asked", "what-they-got", "what-was-streamed"
 OF_TASKS = (Task, Run, TaskEvent, Callback, CallbackAttempt, Receiver, WebhookEndpoint, Deployment)
-EVERY = (*OF_TASKS, AccountNote, ApiKey, RateCard, Price, UsageLine, Transfer, Charge, ActReport)
+EVERY = (*OF_TASKS, BulkAction, AccountNote, ApiKey, RateCard, Price, UsageLine, Transfer, Charge, ActReport)
 
 
 def world() -> SimpleNamespace:
@@ -32,6 +43,7 @@ def world() -> SimpleNamespace:
     for task in (done, failed):
         task.refresh_from_db()
     _report(done)
+    _bulk(done)
     return SimpleNamespace(account=owner, key=issued, deployment=to, done=done, failed=failed)
 
 
@@ -79,6 +91,19 @@ def _report(task) -> None:
     keep_report(CANARY, screen="tasks_task", actor=f"operator:{CANARY}", reason=CANARY, rows=[said])
 
 
+def _bulk(task) -> None:
+    """A refund of all that matched, of which one is told what it said."""
+    who, _ = User.objects.get_or_create(
+        username=f"who {CANARY}"[:150], defaults={"is_superuser": True, "is_staff": True}
+    )
+    chosen = Task.objects.filter(pk=task.pk)
+    action = bulk.freeze(chosen, act="refund", data={}, operator=who, filters={"q": CANARY}, words=CANARY)
+    BulkAction.objects.filter(pk=action.pk).update(
+        status="stopped", reason=CANARY, started_at=timezone.now(), ended_at=timezone.now(), ended_by=CANARY
+    )
+    action.rows.update(outcome="refused", told=CANARY, acted_at=timezone.now())
+
+
 def _endpoint(owner) -> None:
     """An endpoint that is told of refunds."""
     url, note = f"https://example.com/{CANARY}", f"note {CANARY}"
@@ -104,5 +129,6 @@ def crowd(size: int) -> None:
         )
         Receiver.objects.create(account=owner, url="https://example.com/", last_failure_at=timezone.now())
         _report(task)
+        _bulk(task)
         _endpoint(owner)
         AccountNote.objects.create(account=owner, author="operator:root", text="Pays late.")

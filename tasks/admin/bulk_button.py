@@ -1,0 +1,32 @@
+"""The way from the list of tasks to all that match it."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from unfold.enums import ActionVariant
+
+from tasks import bulk
+from tasks.bulk_acts import ACTS
+
+
+class AllThatMatch:
+    """A list with a button that carries its filter to the page where all that match are acted on."""
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        answer = super().changelist_view(request, extra_context)
+        context = getattr(answer, "context_data", None)
+        if context and "cl" in context and any(bulk.may(request.user, act) for act in ACTS):
+            context["actions_list"] = [*context.get("actions_list", []), _button(request)]
+        return answer
+
+
+def _button(request: HttpRequest) -> dict[str, Any]:
+    return {
+        "title": "All that match…",
+        "icon": "done_all",
+        "variant": ActionVariant.DEFAULT,
+        "attrs": {},
+        "dialog": None,
+        "path": f"{reverse('admin:tasks_bulkaction_begin')}?{request.GET.urlencode()}",
+    }

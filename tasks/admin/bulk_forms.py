@@ -1,0 +1,51 @@
+"""What an act on many tasks is told, and what starts it."""
+
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminIntegerFieldWidget, UnfoldAdminTextareaWidget
+
+from tasks.admin.task_times import MoreTime, Priority
+from tasks.models import BulkAction
+
+
+class Share(forms.Form):
+    percent = forms.DecimalField(
+        required=False,
+        min_value=Decimal("0.0001"),
+        max_value=Decimal(100),
+        max_digits=7,
+        decimal_places=4,
+        widget=UnfoldAdminDecimalFieldWidget,
+        help_text="A percentage of each charge. Empty: all that is left of it.",
+    )
+
+
+# What is asked beside the reason, by act; the others need nothing.
+TOLD: dict[str, type[forms.Form]] = {"refund": Share, "extend_deadline": MoreTime, "change_priority": Priority}
+
+
+def told(form: forms.Form) -> dict[str, Any]:
+    """What was filled in, as JSON keeps it."""
+    filled = {name: value for name, value in form.cleaned_data.items() if value is not None}
+    return {name: _plain(value) for name, value in filled.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+class StartForm(forms.Form):
+    """Why, and the number of tasks, typed. What the page showed goes along."""
+
+    suited = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
+    credits = forms.DecimalField(max_digits=24, decimal_places=4, widget=forms.HiddenInput)
+    reason = forms.CharField(max_length=1000, widget=UnfoldAdminTextareaWidget({"rows": 2}))
+    number = forms.IntegerField(min_value=0, widget=UnfoldAdminIntegerFieldWidget)
+
+    def __init__(self, *args: Any, action: BulkAction, **kwargs: Any) -> None:
+        super().__init__(*args, initial={"suited": action.suited, "credits": action.credits}, **kwargs)
+        self.fields["number"].label = f"Type {action.suited} to confirm"
