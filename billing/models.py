@@ -168,6 +168,9 @@ class Account(models.Model):
         help_text="The live account whose test keys use this row.",
     )
     is_active = models.BooleanField(default=True)
+    is_internal = models.BooleanField(
+        default=False, db_default=False, editable=False, help_text="The house's own, for test runs of operators."
+    )
 
     granted = Credits(default=Decimal(0), editable=False)
     available = Credits(default=Decimal(0), editable=False)
@@ -248,6 +251,7 @@ class Account(models.Model):
                 name="low_balance_threshold_is_never_negative",
                 condition=Q(low_balance_threshold__gte=0, low_balance_threshold__lt=Decimal(10) ** 16),
             ),
+            models.UniqueConstraint(fields=["is_internal"], condition=Q(is_internal=True), name="one_internal_account"),
             models.CheckConstraint(name="an_account_is_not_its_own_twin", condition=~Q(twin_of=F("id"))),
         ]
         indexes = [
@@ -421,7 +425,10 @@ class Price(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["rate_card", "meter", "effective_from"], name="one_price_at_a_time"),
+            # Of two that begin together the later written one counts.
+            models.UniqueConstraint(
+                fields=["rate_card", "meter", "effective_from", "created_at"], name="one_price_at_a_time"
+            ),
             models.CheckConstraint(
                 name="a_price_is_never_negative", condition=Q(credits__gte=0, credits__lt=Decimal(10) ** 10)
             ),

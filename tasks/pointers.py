@@ -33,6 +33,32 @@ def first_error(detail: Any) -> tuple[str, str]:
     return "", shorten(str(detail))
 
 
+def every_error(detail: Any, at: str = "") -> list[tuple[str, str]]:
+    """The pointers to all refused values in a DRF error detail, each with a message."""
+    if isinstance(detail, dict):
+        places = [
+            (at if name == "non_field_errors" else f"{at}/{escape(name)}", below) for name, below in detail.items()
+        ]
+    elif isinstance(detail, list) and any(isinstance(below, dict | list) for below in detail):
+        places = [(f"{at}/{index}", below) for index, below in enumerate(detail) if below]
+    else:
+        return [(shorten(at), shorten(str(message))) for message in (detail if isinstance(detail, list) else [detail])]
+    return [found for place, below in places for found in every_error(below, place)]
+
+
+def value_at(value: Any, pointer_: str) -> Any:
+    """The value that a pointer leads to. Raises LookupError where there is none."""
+    for token in pointer_.split("/")[1:]:
+        name = token.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, list) and name.isdecimal():
+            value = value[int(name)]
+        elif isinstance(value, dict):
+            value = value[name]
+        else:
+            raise LookupError(pointer_)
+    return value
+
+
 def escape(name: object) -> str:
     """One reference token."""
     return shorten(str(name)).replace("~", "~0").replace("/", "~1")

@@ -62,6 +62,15 @@ def depth(queue: str) -> int:
     return _client().llen(queue)
 
 
+def served(within: float = 0.5) -> set[str] | None:
+    """The queues that workers who answer in time take messages of; None when nobody can be asked."""
+    with _whatever_the_broker_does("workers") as asked:
+        if asked:
+            answers = current_app.control.inspect(timeout=within, connection=_connection()).active_queues() or {}
+            return {queue["name"] for answer in answers.values() for queue in answer}
+    return None
+
+
 def publish(channel: str, *messages: str) -> None:
     """Tell whoever listens just now, all at once."""
     with broker(channel) as client:

@@ -7,7 +7,7 @@ from typing import Any
 from billing import pricing
 from billing.statements import rows
 from tasks import capabilities
-from tasks.api.json_schema import json_schema
+from tasks.capabilities.json_schema import json_schema
 from tasks.sql import load
 
 

@@ -77,6 +77,9 @@ class Capability(Protocol):
     meters: frozenset[str]
     available: Callable[[], bool]
     input: type[Serializer]
+    # What an operator may set its deployments to, where it says so, and an input to try it with.
+    settings: type[Serializer] | None
+    example: Mapping[str, Any]
 
     def bound(self, input: dict[str, Any]) -> Usage: ...
 
@@ -102,6 +105,7 @@ def capability(name: str, *, meters: Iterable[str], available: Callable[[], bool
 
     def register(cls: type) -> type:
         cls.name, cls.meters, cls.available = name, frozenset(meters), staticmethod(available)  # type: ignore[attr-defined]
+        cls.settings, cls.example = getattr(cls, "settings", None), getattr(cls, "example", {})  # type: ignore[attr-defined]
         REGISTRY[name] = cls()
         return cls
 

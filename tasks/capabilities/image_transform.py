@@ -31,6 +31,8 @@ from tasks.capabilities.image.plan import Outside, TooLarge
 MOST_BYTES = 10 * 2**20
 QUALITY = 85
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+# A picture of one pixel.
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 FIRST_ONLY = {
     "code": "first_picture_only",
     "message": "The file is an animation, of which the first picture was used.",
@@ -41,6 +43,11 @@ FIRST_ONLY = {
 @capability("image.transform", meters=["image_count", "image_pixels"])
 class ImageTransform:
     input = ImageTransformInput
+    example = {
+        "image": DOT,
+        "operations": [{"op": "resize", "width": 64, "height": 64, "fit": "fill"}],
+        "format": "webp",
+    }
 
     def bound(self, input: dict[str, Any]) -> Usage:
         header = headers.read(input["image"]) if input["image"] else None

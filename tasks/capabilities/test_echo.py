@@ -113,6 +113,7 @@ class EchoInput(Input):
 @capability(NAME, meters=METERS, available=allowed)
 class Echo:
     input = EchoInput
+    example = {"seconds": 2, "steps": 4, "text": "Four steps, half a second each.", "usage": {"output_tokens": 8}}
 
     def bound(self, input: dict[str, Any]) -> Usage:
         return input["usage"] if input["bound"] is None else input["bound"]

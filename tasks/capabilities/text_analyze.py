@@ -45,6 +45,10 @@ class TextAnalyzeInput(Input):
 @capability("text.analyze", meters=["characters", "input_tokens"])
 class TextAnalyze:
     input = TextAnalyzeInput
+    example = {
+        "text": "A counterfoil is the half that the issuer keeps. It proves that they match.",
+        "keywords": 5,
+    }
 
     def bound(self, input: dict[str, Any]) -> Usage:
         return _usage(shape_of(input["text"]))

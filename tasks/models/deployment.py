@@ -33,7 +33,10 @@ class Deployment(models.Model):
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
-        permissions = [("drain_deployment", "Can drain and resume a deployment")]
+        permissions = [
+            ("drain_deployment", "Can drain and resume a deployment"),
+            ("try_deployment", "Can try a deployment out"),
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["capability"], condition=Q(is_default=True), name="one_default_a_capability"

@@ -5,7 +5,7 @@ SELECT d.name, d.capability, d.resolved_model, d.is_default, d.timeout, d.max_re
                                                                   'credits', trim_scale(p.credits)::text))
               FROM (SELECT DISTINCT ON (meter) * FROM billing_price
                     WHERE rate_card_id = d.rate_card_id AND effective_from <= now()
-                    ORDER BY meter, effective_from DESC) p), '{}'::jsonb)
+                    ORDER BY meter, effective_from DESC, created_at DESC) p), '{}'::jsonb)
 FROM tasks_deployment d
 WHERE d.is_active AND (%(name)s::text IS NULL OR d.name = %(name)s)
     AND (%(capability)s::text IS NULL OR d.capability = %(capability)s)

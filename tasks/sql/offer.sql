@@ -9,7 +9,7 @@ SELECT d.id, d.name, d.capability, d.resolved_model, d.queue, d.timeout, d.max_r
                                                   'unit_size', p.unit_size, 'credits', p.credits::text))
               FROM (SELECT DISTINCT ON (meter) * FROM billing_price
                     WHERE rate_card_id = d.rate_card_id AND effective_from <= now()
-                    ORDER BY meter, effective_from DESC) p), '[]'::jsonb),
+                    ORDER BY meter, effective_from DESC, created_at DESC) p), '[]'::jsonb),
     EXISTS (SELECT FROM billing_account a WHERE a.id = %(account)s AND a.twin_of_id IS NOT NULL)
 FROM tasks_deployment d
 WHERE d.is_active AND CASE WHEN %(model)s::text IS NULL THEN d.is_default AND d.capability = %(capability)s

@@ -84,6 +84,7 @@ def member(group: str) -> Person:
     import_module("tasks.migrations.0004_groups").create_groups(apps, None)
     import_module("tasks.migrations.0017_notes_and_endpoints").extend_groups(apps, None)
     import_module("config.migrations.0001_logins").let_operators_unlock(apps, None)
+    import_module("tasks.migrations.0020_trials").let_operators_try(apps, None)
     user = User.objects.create_user(f"one-of-{group.lower()}", is_staff=True)
     user.groups.add(Group.objects.get(name=group))
     return Person(user)

@@ -22,7 +22,9 @@ from tests.builders import account, task_that_is
 from tests.receiver import Receiver as Server
 from tests.receiver import Reply
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# What is delivered is committed first; lists need no more than a transaction that is taken back.
+COMMITTED = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 
 def delivered_to(url, **fields) -> Callback:
@@ -39,6 +41,7 @@ def schedule(settings, monkeypatch):
     settings.CALLBACK_SCHEDULE = [timedelta(0), *[timedelta(hours=1)] * 2]
 
 
+@COMMITTED
 def test_a_try_keeps_its_request_as_it_left_and_where_it_went():
     with Server([Reply(500, {"x-why": "tired", "set-cookie": "a=secret; path=/"}, b"later")]) as server:
         callback = delivered_to(f"{server.url}?a=b%20c")
@@ -52,6 +55,7 @@ def test_a_try_keeps_its_request_as_it_left_and_where_it_went():
     assert sent.sent(attempt, callback).http.startswith(f"POST {request.path} HTTP/1.1\n")
 
 
+@COMMITTED
 def test_a_try_without_a_connection_says_that_nothing_was_sent():
     with Server() as server:
         url = server.url
@@ -64,6 +68,7 @@ def test_a_try_without_a_connection_says_that_nothing_was_sent():
     assert "The connection was refused." in page
 
 
+@COMMITTED
 def test_a_page_says_which_secret_signed_before_and_after_it_was_replaced():
     with Server() as server:
         callback = delivered_to(server.url)
@@ -91,6 +96,7 @@ def test_a_page_says_which_secret_signed_before_and_after_it_was_replaced():
     ]  # fmt: skip
 
 
+@COMMITTED
 def test_a_try_whose_headers_were_not_kept_is_shown_as_recomputed():
     with Server() as server:
         callback = delivered_to(server.url)
@@ -104,6 +110,7 @@ def test_a_try_whose_headers_were_not_kept_is_shown_as_recomputed():
     assert f"webhook-timestamp: {kept.request_headers['webhook-timestamp']}" in again.http
 
 
+@COMMITTED
 @pytest.mark.parametrize("size", [1, 50])
 def test_the_command_repeats_the_request_byte_for_byte(size, tmp_path):
     odd = 'it\'s $(touch pwned) `x` "q" \\ ; \n %s @file é' * 10
@@ -125,6 +132,7 @@ def test_the_command_repeats_the_request_byte_for_byte(size, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / sent.file_of(callback)]
 
 
+@COMMITTED
 def test_no_page_of_callbacks_shows_a_secret():
     with Server() as server:
         callback = delivered_to(server.url)
@@ -137,6 +145,7 @@ def test_no_page_of_callbacks_shows_a_secret():
     assert not [page for page in pages if secret in page or escape(secret) in page or "whsec_" in page]
 
 
+@COMMITTED
 @pytest.mark.parametrize(("group", "sees"), [("Operator", True), ("Billing", False), ("Support", False)])
 def test_bodies_answers_and_commands_are_for_whoever_may_view_content(group, sees):
     with Server([Reply(200, {"x-what": "they-said"}, b"they-answered")]) as server:
@@ -151,6 +160,7 @@ def test_bodies_answers_and_commands_are_for_whoever_may_view_content(group, see
     assert person.get(reverse("admin:tasks_callback_body", args=[callback.pk])).status_code == (200 if sees else 403)
 
 
+@COMMITTED
 def test_a_callback_without_its_content_has_no_body_and_no_command():
     with Server() as server:
         callback = delivered_to(server.url)
@@ -281,6 +291,7 @@ def test_what_is_owed_to_a_failing_receiver_is_retried_now(kinds):
     assert Callback.objects.get(pk=kinds["later"].pk).next_attempt_at <= timezone.now()
 
 
+@COMMITTED
 def test_a_receiver_knows_since_when_it_fails_until_it_works_again():
     with Server([500, 500, 200]) as server:
         first = delivered_to(server.url)
@@ -309,6 +320,7 @@ def test_a_list_of_receivers_shows_what_they_owe_and_since_when(kinds):
     assert "when its receiver works again" in person.get(page_url(asleep)).content.decode()
 
 
+@COMMITTED
 def test_the_content_that_an_owner_deletes_is_gone_from_tries_too():
     with Server([Reply(200, {"x-what": "they-said"})]) as server:
         callback = delivered_to(server.url)

@@ -175,7 +175,7 @@ def acts_of(group):
 
 TASK_ACTS = {
     "cancel_task", "rerun_task", "pause_task", "extend_deadline", "change_priority", "redeliver_callback",
-    "drain_deployment", "delete_content", "view_content",
+    "drain_deployment", "try_deployment", "delete_content", "view_content",
 }  # fmt: skip
 BILLING_ACTS = {
     "refund_charge", "grant_credits", "adjust_credits", "issue_apikey", "rotate_secret", "disable_account",
@@ -186,6 +186,7 @@ def test_the_ready_made_groups_may_what_was_decided():
     import_module("tasks.migrations.0004_groups").create_groups(apps, None)
     import_module("tasks.migrations.0017_notes_and_endpoints").extend_groups(apps, None)
     import_module("config.migrations.0001_logins").let_operators_unlock(apps, None)
+    import_module("tasks.migrations.0020_trials").let_operators_try(apps, None)
 
     notes = {"add_accountnote", "add_webhookendpoint", "delete_webhookendpoint"}
     assert acts_of("Operator") == TASK_ACTS | notes | {

@@ -13,9 +13,9 @@ from rest_framework import serializers
 from billing.models import Account, Price, Transfer
 from billing.pricing import METERS
 from tasks import capabilities
-from tasks.api.json_schema import json_schema
 from tasks.capabilities.image.inputs import ImageTransformInput
 from tasks.capabilities.inputs import Input, Integer, Text
+from tasks.capabilities.json_schema import json_schema
 from tasks.capabilities.test_echo import EchoInput
 from tasks.models import Task
 from tests import builders
