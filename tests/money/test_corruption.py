@@ -37,7 +37,7 @@ WORKING = "how the work goes on, which moves no money"
 NOTHING_CAN_BE_TOLD: dict[str, str] = {
     f"{model}.{name}": why
     for model, why, names in (
-        ("Account", A_SETTING, "twin_of is_active credit_limit monthly_cap low_balance_threshold pending_limit"),
+        ("Account", A_SETTING, "twin_of is_active is_internal credit_limit monthly_cap low_balance_threshold pending_limit"),
         ("Account", A_SETTING, "running_limit requests_per_minute"),
         ("Account", FREE_TEXT, "name callback_secret callback_secret_previous"),
         ("Account", A_MOMENT, "callback_secret_previous_until created_at"),
@@ -62,7 +62,7 @@ NOTHING_CAN_BE_TOLD: dict[str, str] = {
         ("Transfer", ITS_OWN, "id"),
         ("Callback", "it is the receiver's", "id"),
         ("Callback", WORKING, "next_attempt_at lease_expires_at lease_token tries_left attempt_count last_error"),
-        ("Callback", WORKING, "redelivered_at waits_since"),
+        ("Callback", WORKING, "redelivered_at waits_since failed_at"),
         ("Callback", A_MOMENT, "created_at"),
     )
     for name in names.split()
