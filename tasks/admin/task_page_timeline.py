@@ -29,7 +29,6 @@ TONES = {
     "exception": "warning",
 }
 EVENTS = {
-    "task.running": ("play_arrow", "Started"),
     "task.succeeded": ("check_circle", "Succeeded"),
     "task.failed": ("error", "Failed"),
     "task.canceled": ("cancel", "Canceled"),
@@ -177,11 +176,12 @@ def _event(event: TaskEvent) -> Entry:
 
 
 def _named(event: TaskEvent, data: dict[str, Any]) -> tuple[str, str]:
+    attempt = data.pop("attempt", None)
+    if event.type == "task.running":
+        return "play_arrow", f"Claimed for run {attempt}"
     if event.type != "task.queued":
         return "bolt", capfirst(event.type.replace(".", " ").replace("_", " "))
-    if (attempt := data.pop("attempt", None)) is None:
-        return "add_circle", "Submitted"
-    return "replay", f"Queued again, for run {attempt}"
+    return ("replay", f"Queued again, for run {attempt}") if attempt else ("add_circle", "Submitted")
 
 
 def _run(run: Run) -> Iterator[Entry]:
