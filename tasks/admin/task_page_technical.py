@@ -1,9 +1,11 @@
 """What of a task is looked up rather than read: its times, its policy, its ids."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
-from billing.admin.screens import compact
+from billing.admin.screens import compact, yes_or_no
+from tasks.admin.task_page_money import plain
 from tasks.models import Task
 
 
@@ -30,22 +32,23 @@ def _times(task: Task) -> Group:
 
 def _policy(task: Task) -> Group:
     names = (
-        "queue", "priority", "attempt", "max_retries", "retries_left", "timeout", "blocked", "seq", "capability",
-        "resolved_model", "test", "test_outcome", "callback_format",
+        "queue", "priority", "attempt", "max_retries", "retries_left", "blocked", "seq", "capability", "resolved_model",
+        "test_outcome", "callback_format",
     )  # fmt: skip
-    return Group("Work", [(_said(name), getattr(task, name)) for name in names if getattr(task, name) is not None])
+    pairs = [(_said(name), getattr(task, name)) for name in names if getattr(task, name) is not None]
+    return Group("Work", [*pairs, ("timeout of a run", f"{task.timeout} s"), ("test", yes_or_no(task.test))])
 
 
 def _quote(task: Task) -> Group:
     quote = task.quote
     rates = [
-        (f"{rate['meter']} at", f"{rate['credits']} credits / {rate['unit_size']} {rate['unit']}")
+        (f"{rate['meter']} at", f"{plain(Decimal(rate['credits']))} credits / {rate['unit_size']} {rate['unit']}")
         for rate in quote.get("rates", [])
     ]
-    most = compact(quote.get("bound"))
-    partial = "yes" if quote.get("bills_partial_output") else "no"
-    pairs = [("most usage", most or "nothing metered"), *rates, ("bills partial output", partial)]
-    return Group("Quote", [*pairs, ("credits for one USD", task.usd_rate), ("usage", compact(task.usage) or "none")])
+    most = compact(quote.get("bound")) or "nothing metered"
+    partial = yes_or_no(bool(quote.get("bills_partial_output")))
+    pairs = [("most usage", most), *rates, ("bills partial output", partial)]
+    return Group("Quote", [*pairs, ("usage", compact(task.usage) or "none"), ("credits for one USD", task.usd_rate)])
 
 
 def _ids(task: Task) -> Group:

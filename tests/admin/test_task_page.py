@@ -120,6 +120,18 @@ def test_the_head_is_on_the_page_with_whose_it_is_and_what_it_cost():
         assert expected in text
 
 
+def test_what_is_looked_up_is_folded_at_the_end_with_ids_to_copy():
+    task = submit(to=deployment(prices=(("task", "1"), ("input_tokens", "0.5", 1000))), client_reference="order-17")
+
+    page = see(root(), task)
+
+    groups = {group.title: dict(group.pairs) for group in page["technical"]}
+    assert groups["Quote"]["input_tokens at"] == "0.5 credits / 1000 token"
+    assert (groups["Work"]["timeout of a run"], groups["Times"]["deadline"]) == ("600 s", task.deadline)
+    for value in (str(task), str(task.pk), str(task.account_id), "order-17"):
+        assert f'data-copy-text="{value}"' in page["text"]
+
+
 def test_progress_is_shown_while_it_runs():
     task = submit()
     claimed = claim(task)
