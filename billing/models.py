@@ -608,6 +608,7 @@ class Charge(models.Model):
                 name="refunded_never_exceeds_charged", condition=Q(refunded__gte=0, refunded__lte=F("charged"))
             ),
         ]
+        indexes = [models.Index("task_id", condition=Q(refunded__gt=0), name="charge_refunded")]
         triggers = [
             HardTrigger(
                 name="a_charge_moves_by_transfers",

@@ -31,6 +31,11 @@ def first_id(at: datetime) -> UUID:
     return UUID(int=(at - EPOCH) // timedelta(milliseconds=1) << 80)
 
 
+def made_at(id_: UUID) -> datetime:
+    """The moment of an id, to the millisecond."""
+    return EPOCH + timedelta(milliseconds=id_.int >> 80)
+
+
 def parse_id(text: str, *, prefix: str = PREFIX) -> UUID | None:
     """The UUID behind a public id, or None when it is malformed."""
     try:

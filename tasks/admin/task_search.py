@@ -3,12 +3,14 @@
 """
 
 import re
+from dataclasses import dataclass
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from tasks.admin.found import accounts_named
 from tasks.identifiers import PREFIX
+from tasks.models import Task
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 PUBLIC, HEX = re.compile(rf"[0-7][{ALPHABET}]{{0,25}}"), re.compile(r"[0-9a-f]{1,32}")
@@ -17,20 +19,36 @@ DASHED = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{0,4}){1,3}(-[0-9a-f]{0,12})?")
 SOONEST = 6
 METADATA = re.compile(r"([^=]{1,100})=(.*)", re.DOTALL)
 NOBODY = Q(pk__in=[])
+Span = tuple[UUID, UUID]
 
 
-def searched(tasks: QuerySet, term: str) -> Q:
-    """The condition that is meant; one that nothing meets when nothing is."""
+@dataclass(frozen=True)
+class Understood:
+    """What a term was taken for, as a condition, and what knows the tasks that meet it."""
+
+    condition: Q
+    spans: tuple[Span, ...] = ()
+    pair: dict[str, str] | None = None
+    accounts: tuple[UUID, ...] | None = None
+
+
+def understood(term: str) -> Understood:
+    """The first meaning that something has; without one, a part of a name that nobody has."""
     term = term.strip()
     if "\x00" in term:
-        return NOBODY
-    if (spans := id_spans(term)) and tasks.filter(_within(spans)).order_by().values("pk")[:1]:
-        return _within(spans)
+        return Understood(NOBODY)
+    if (spans := id_spans(term)) and _some(_within(spans)):
+        return Understood(_within(spans), spans=tuple(spans))
     if pair := metadata_of(term):
-        return Q(metadata__contains=pair)
-    if tasks.filter(client_reference=term).order_by().values("pk")[:1]:
-        return Q(client_reference=term)
-    return Q(account__in=accounts_named(term))
+        return Understood(Q(metadata__contains=pair), pair=pair)
+    if _some(Q(client_reference=term)):
+        return Understood(Q(client_reference=term))
+    accounts = tuple(accounts_named(term))
+    return Understood(Q(account__in=accounts), accounts=accounts)
+
+
+def _some(condition: Q) -> bool:
+    return bool(Task.objects.filter(condition).order_by().values("pk")[:1])
 
 
 def metadata_of(term: str) -> dict[str, str] | None:
@@ -39,7 +57,7 @@ def metadata_of(term: str) -> dict[str, str] | None:
     return {pair[1].strip(): pair[2].strip()} if pair else None
 
 
-def id_spans(text: str) -> list[tuple[UUID, UUID]]:
+def id_spans(text: str) -> list[Span]:
     """The first and the last id that begin so, for each spelling that it may be."""
     text = text.strip().lower()
     prefixed = text.startswith(f"{PREFIX}_")
@@ -53,23 +71,23 @@ def id_spans(text: str) -> list[tuple[UUID, UUID]]:
     return [*spans, *([_hex_span(digits)] if plausible and HEX.fullmatch(digits) else [])]
 
 
-def _public_span(digits: str) -> tuple[UUID, UUID]:
+def _public_span(digits: str) -> Span:
     value = 0
     for digit in digits:
         value = value << 5 | ALPHABET.index(digit)
     return _span(value, 5 * (26 - len(digits)))
 
 
-def _hex_span(digits: str) -> tuple[UUID, UUID]:
+def _hex_span(digits: str) -> Span:
     return _span(int(digits, 16), 4 * (32 - len(digits)))
 
 
-def _span(value: int, open_bits: int) -> tuple[UUID, UUID]:
+def _span(value: int, open_bits: int) -> Span:
     first = value << open_bits
     return UUID(int=first), UUID(int=first | (1 << open_bits) - 1)
 
 
-def _within(spans: list[tuple[UUID, UUID]]) -> Q:
+def _within(spans: list[Span]) -> Q:
     condition = Q()
     for span in spans:
         condition |= Q(pk__range=span)

@@ -70,6 +70,8 @@ class Callback(models.Model):
             models.Index("waits_for", "next_attempt_at", "id", condition=WAITING, name="callback_waiting"),
             models.Index("waits_since", condition=WAITING, name="callback_waits"),
             models.Index("task", name="callback_task"),
+            # Whose tasks are owed one, or were told nothing in the end: in the order of the tasks.
+            models.Index("status", "task", condition=~Q(status="delivered"), name="callback_undelivered"),
             # What operators ask for, the newest first. Only the first is kept for a callback that went well.
             models.Index("account", F("id").desc(), name="callback_account"),
             models.Index("event", F("id").desc(), condition=~Q(event=USUAL), name="callback_event"),

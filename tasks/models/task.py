@@ -70,7 +70,7 @@ class Task(models.Model):
     # Its own index would tempt the planner away from task_claim and task_account.
     account = models.ForeignKey(Account, models.PROTECT, related_name="tasks", db_index=False)
     api_key = models.ForeignKey(ApiKey, models.PROTECT, null=True, related_name="+", db_index=False)
-    deployment = models.ForeignKey(Deployment, models.PROTECT, related_name="tasks")
+    deployment = models.ForeignKey(Deployment, models.PROTECT, related_name="tasks", db_index=False)
     capability = models.CharField(max_length=100)
     model = models.CharField(max_length=64)
     resolved_model = models.CharField(max_length=200)
@@ -167,9 +167,10 @@ class Task(models.Model):
             models.Index("deadline", condition=Q(status__in=sorted(UNFINISHED)), name="task_deadline"),
             models.Index("expires_at", condition=Q(status="queued", started_at__isnull=True), name="task_expiry"),
             models.Index("account", F("id").desc(), name="task_account"),
-            models.Index(
-                "account", "client_reference", condition=Q(client_reference__isnull=False), name="task_reference"
-            ),
+            models.Index("client_reference", "account", condition=Q(client_reference__isnull=False), name="task_named"),
+            # Beside the key alone it serves a list of one model, the newest first.
+            models.Index("deployment", F("id").desc(), name="task_model"),
+            models.Index(F("error__code"), F("id").desc(), condition=Q(status="failed"), name="task_failure"),
             models.Index("status", F("id").desc(), condition=~Q(status="succeeded"), name="task_status"),
             # What ended in a time, read from the index alone: a row is a kilobyte.
             models.Index(

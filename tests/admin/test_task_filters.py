@@ -112,15 +112,13 @@ def test_a_search_finds_a_reference_metadata_or_an_account():
         assert task.pk not in found(q=term) or term == "task_", term
 
 
-@pytest.mark.parametrize("name", [name for name in PARAMETERS if name not in ("q", "model", "capability", "queue")])
-@pytest.mark.parametrize(
-    "value", ["nonsense", "\x00", "9" * 400, "-1", "0001-01-01", "9999-12-31T23:59:59+14:00", "💥"]
-)
-def test_a_value_that_means_nothing_means_no_task(name, value):
+def test_a_value_that_means_nothing_means_no_task():
     submit()
 
-    assert found(**{name: value}) == set()
-    assert unreadable({name: value}) == [name]
+    for name in set(PARAMETERS) - {"q", "model", "capability", "queue"}:
+        for value in ("nonsense", "\x00", "9" * 400, "-1", "0001-01-01", "9999-12-31T23:59:59+14:00", "💥"):
+            assert found(**{name: value}) == set()
+            assert unreadable({name: value}) == [name]
 
 
 def test_what_is_empty_or_unknown_narrows_nothing():

@@ -1,0 +1,167 @@
+"""A page of tasks, the newest first, that costs the same however many there are and however few are meant.
+
+A page begins below an id, never after a number of rows. What is asked for is looked for in windows along the index
+that knows most about it: its newest few thousand entries, then more. So a filter that hardly anything meets reads a
+bounded part of the table, and the page says how far it looked. Pairs of metadata have an index of their own for what is
+rare.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import QuerySet
+from psycopg.types.json import Jsonb
+
+from billing.models import Charge
+from tasks.admin.task_filters import PARAMETERS, PAUSED, SLACK, moment, unreadable
+from tasks.admin.task_search import Understood
+from tasks.identifiers import first_id, made_at
+from tasks.models import Callback, Task
+from tasks.statuses import Status
+
+WINDOWS = (4_000, 16_000, 64_000)
+# Of tasks that share a pair of metadata, so many are looked at.
+RARE = 5_000
+WITH_METADATA = """
+WITH found AS MATERIALIZED (SELECT id FROM tasks_task WHERE metadata @> %s AND id < %s)
+SELECT id FROM found ORDER BY id DESC LIMIT %s
+"""
+FIRST, LAST = UUID(int=0), UUID(int=2**128 - 1)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Ids, the newest first; where the next page begins, if there is one; how far was looked, where that was no end."""
+
+    ids: list[UUID]
+    older: UUID | None = None
+    looked_until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Rows whose index has the ids of their tasks in order."""
+
+    rows: QuerySet
+    column: str = "pk"
+
+    def below(self, start: UUID, number: int) -> QuerySet:
+        """The id of that entry, counted down from the start."""
+        ids = self.rows.filter(**{f"{self.column}__lt": start}).order_by(f"-{self.column}")
+        return ids.values_list(self.column, flat=True)[number : number + 1]
+
+
+def page(
+    tasks: QuerySet, params: Mapping[str, str], asked: Understood | None, *, before: UUID | None, size: int
+) -> Page:
+    """The newest of these tasks below an id; `params` and `asked` are what they were narrowed by."""
+    ids: list[UUID] = []
+    for floor, found in _windows(tasks.order_by("-pk"), params, asked, before or LAST, size + 1):
+        ids += found
+        if len(ids) > size:
+            return Page(ids[:size], older=ids[size - 1])
+        if floor is None:
+            return Page(ids)
+        start = floor
+    return Page(ids, older=start, looked_until=made_at(start))
+
+
+def _windows(
+    tasks: QuerySet, params: Mapping[str, str], asked: Understood | None, start: UUID, size: int
+) -> Iterator[tuple[UUID | None, list[UUID]]]:
+    """Where each window ends, None for the last one, and the first of what was found in it."""
+    pair = asked.pair if asked else None
+    first, last = _bounds(params, asked)
+    start, entries = min(start, last), _entries(params, asked)
+    for number in WINDOWS[: 2 if pair else None]:
+        floor = _floor(entries, start, number)
+        floor = None if floor is None or floor < first else floor
+        found = tasks.filter(pk__lt=start, pk__gte=floor or first).values_list("pk", flat=True)
+        yield floor, list(found[:size])
+        if floor is None:
+            return
+        start = floor
+    if pair:
+        yield _rare(tasks, pair, start, size)
+
+
+def _floor(entries: list[Entries], start: UUID, number: int) -> UUID | None:
+    """An id above which there are about so many entries, in all; None when there are fewer."""
+    ends = [each.below(start, number // len(entries)) for each in entries]
+    return max(ends[0].union(*ends[1:], all=True), default=None) if ends else None
+
+
+def _rare(tasks: QuerySet, pair: dict[str, str], start: UUID, size: int) -> tuple[UUID | None, list[UUID]]:
+    """Those with this pair, by their own index: what was not found among the newest is rare."""
+    with connection.cursor() as cursor:
+        cursor.execute(WITH_METADATA, [Jsonb(pair), start, RARE])
+        ids = [row[0] for row in cursor.fetchall()]
+    found = list(tasks.filter(pk__in=ids).values_list("pk", flat=True)[:size])
+    return (ids[-1] if len(ids) == RARE else None), found
+
+
+def _bounds(params: Mapping[str, str], asked: Understood | None) -> tuple[UUID, UUID]:
+    """Between which ids the times and the search can be met at all."""
+    first, last = [FIRST], [LAST]
+    for name in ("created_from", "created_to", "ended_to"):
+        if (value := params.get(name, "").strip()) and name not in unreadable({name: value}):
+            first += [first_id(moment(value))] if name == "created_from" else []
+            last += [] if name == "created_from" else [first_id(moment(value) + SLACK)]
+    if asked and asked.spans:
+        first.append(min(span[0] for span in asked.spans))
+        last.append(UUID(int=min(max(span[1] for span in asked.spans).int + 1, LAST.int)))
+    return max(first), min(last)
+
+
+def _entries(params: Mapping[str, str], asked: Understood | None) -> list[Entries]:
+    """Where to look through: by what is asked for that has an index of its own in the order of ids, else all tasks."""
+    if asked and asked.accounts is not None:
+        return [Entries(Task.objects.filter(account=account)) for account in asked.accounts]
+    for name, known in KNOWN.items():
+        value = params.get(name, "").strip()
+        if value and not unreadable({name: value}) and (entries := known(value)) is not None:
+            return entries
+    return [Entries(Task.objects.all())]
+
+
+def _of_need(value: str) -> list[Entries]:
+    """Callbacks owed and failed and charges refunded are few, and know their tasks."""
+    undelivered = {"owed": Callback.Status.PENDING, "failed_callback": Callback.Status.FAILED}
+    if value in undelivered:
+        return [Entries(Callback.objects.filter(task__isnull=False, status=undelivered[value]), "task_id")]
+    if value == "refunded":
+        return [Entries(Charge.objects.filter(refunded__gt=0), "task_id")]
+    unfinished = [Entries(Task.objects.filter(status=status)) for status in (Status.QUEUED, Status.RUNNING)]
+    return unfinished if value == "stuck" else unfinished[:1]
+
+
+def _of_status(value: str) -> list[Entries] | None:
+    """Nearly all tasks have succeeded, which helps nothing."""
+    known = Status.QUEUED if value == PAUSED else value
+    return None if value == Status.SUCCEEDED else [Entries(Task.objects.filter(status=known))]
+
+
+def _alone(name: str) -> Callable[[str], list[Entries] | None]:
+    return lambda value: [Entries(Task.objects.filter(PARAMETERS[name](value)))]
+
+
+def _by_model(name: str) -> Callable[[str], list[Entries] | None]:
+    def entries(value: str) -> list[Entries]:
+        ((_, models),) = PARAMETERS[name](value).children
+        return [Entries(Task.objects.filter(deployment=model)) for model in models]
+
+    return entries
+
+
+# What knows fewest first.
+KNOWN: dict[str, Callable[[str], list[Entries] | None]] = {
+    "need": _of_need,
+    "code": _alone("code"),
+    "status": _of_status,
+    "account": _alone("account"),
+    "model": _by_model("model"),
+    "capability": _by_model("capability"),
+}
