@@ -97,12 +97,13 @@ class Narrowed(forms.Form):
 
     def __init__(self, *args: Any, site: admin.AdminSite, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        models = list(Deployment.objects.order_by("name").values_list("name", "capability")[:MODELS])
+        models = list(Deployment.objects.order_by("name").values_list("name", "capability", "queue")[:MODELS])
         self._choose("need", "What they need", [(name, words) for name, (words, _) in NEEDS.items()])
         self._choose("status", "Status", [(name, name.capitalize()) for name in (*Status, PAUSED)])
         self._choose("code", "Failed by", [(code, code.replace("_", " ")) for code in ErrorCode])
-        self._choose("model", "Model", [(name, name) for name, _ in models])
-        self._choose("capability", "Capability", [(name, name) for name in sorted({of for _, of in models})])
+        self._choose("model", "Model", [(name, name) for name, _, _ in models])
+        self._choose("capability", "Capability", [(name, name) for name in sorted({of for _, of, _ in models})])
+        self._choose("queue", "Queue", [(name, name) for name in sorted({of for _, _, of in models})])
         widget = AutocompleteSelect(
             Task._meta.get_field("account"), site, attrs={"class": "unfold-filter-autocomplete"}
         )
