@@ -143,7 +143,7 @@ def test_content_is_for_whoever_may_view_it(group):
 
 @pytest.mark.parametrize(
     "lookup",
-    ["input__icontains", "output__contains", "metadata__icontains", "account__callback_secret__startswith", "queue"],
+    ["input__icontains", "output__contains", "metadata__icontains", "account__callback_secret__startswith", "timeout"],
 )
 def test_an_address_cannot_ask_for_what_the_page_does_not_offer(lookup):
     world()

@@ -25,7 +25,7 @@ SELECT t.id, t.account_id, t.api_key_id, m.deployment_id, m.capability, m.name, 
     t.hook, 'standard', 2, CASE WHEN t.waived AND t.attempt = 1 THEN 2 ELSE 2 - (t.attempt - 1) END,
     CASE WHEN t.code = 'timeout' THEN 120 ELSE 600 END,
     CASE WHEN t.stuck THEN t.created_at + (now() - t.created_at) * (0.3 + 0.4 * t.work)
-        WHEN t.code IN ('expired', 'deadline_exceeded') THEN t.completed_at - interval '1 second'
+        WHEN t.code IN ('expired', 'deadline_exceeded') THEN t.created_at + (t.completed_at - t.created_at) * 0.99
         WHEN t.extended THEN t.created_at + interval '31 days'
         ELSE t.created_at + interval '30 days 2100 seconds' END,
     t.created_at + interval '30 days', t.rerun_of, t.rerun_of,
