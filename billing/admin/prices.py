@@ -4,11 +4,14 @@ from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
 from django.utils import timezone
+from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from billing.admin.screens import Added, Screen, Table, link, table
-from billing.models import Price, RateCard
+from billing.admin.acts import Act, Acting, Done
+from billing.admin.screens import Added, Screen, when
+from billing.models import Price
 from billing.pricing import FLAT, UNITS
+from billing.ratecards import to_come, withdraw
 
 
 class PriceForm(forms.ModelForm):
@@ -41,8 +44,24 @@ class PriceForm(forms.ModelForm):
         return self.cleaned_data["meter"]
 
 
+class Withdraw(Act):
+    name, title, permission, icon = "withdraw", "Withdraw", "billing.add_price", "undo"
+    variant = ActionVariant.DANGER
+    note = "A price that has not begun is withdrawn by writing over it what is in force until then. Both stay in the "
+    note += "list."
+
+    def suits(self, row: Price) -> bool:
+        same = Price.objects.filter(rate_card=row.rate_card_id, meter=row.meter, effective_from=row.effective_from)
+        return to_come(row, same)
+
+    def perform(self, row: Price, *, by: str, data: dict[str, Any]) -> Done:
+        kept = withdraw(row.pk)
+        return Done(f"Withdrew {row.meter} at {row} from {when(row.effective_from)}: it stays at {kept}.")
+
+
 @admin.register(Price)
-class PriceScreen(Added, Screen):
+class PriceScreen(Added, Acting, Screen):
+    acts = (Withdraw(),)
     list_display = ("meter", "rate_card", "__str__", "effective_from")
     list_select_related = ("rate_card",)
     list_filter = ("rate_card",)
@@ -52,22 +71,3 @@ class PriceScreen(Added, Screen):
 
     def get_form(self, request: HttpRequest, obj: Price | None = None, **kwargs: Any) -> type[forms.ModelForm]:
         return super().get_form(request, obj, **({} if obj else {"form": PriceForm}), **kwargs)
-
-
-@admin.register(RateCard)
-class RateCardScreen(Added, Screen):
-    list_display = ("name", "created_at")
-    search_fields = ("name",)
-    ordering = ("name",)
-    add_fieldsets = ((None, {"fields": ("name",)}),)
-    fields = ("name", "created_at")
-
-    def tables(self, request: HttpRequest, obj: RateCard) -> list[Table]:
-        prices = table(
-            "Prices, the newest first",
-            obj.prices.order_by("meter", "-effective_from")[:200],
-            ("Meter", lambda price: link("billing_price", price.pk, price.meter)),
-            ("Price", str),
-            ("Effective from", "effective_from"),
-        )
-        return [prices]

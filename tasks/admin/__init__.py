@@ -1,4 +1,18 @@
-from tasks.admin import account, books, bulk, callback, deployment, endpoint, event, login, people, receiver, run, task
+from tasks.admin import (
+    account,
+    books,
+    bulk,
+    callback,
+    deployment,
+    endpoint,
+    event,
+    login,
+    people,
+    ratecard,
+    receiver,
+    run,
+    task,
+)
 
 __all__ = [
     "account",
@@ -10,6 +24,7 @@ __all__ = [
     "event",
     "login",
     "people",
+    "ratecard",
     "receiver",
     "run",
     "task",

@@ -37,7 +37,8 @@ WORKING = "how the work goes on, which moves no money"
 NOTHING_CAN_BE_TOLD: dict[str, str] = {
     f"{model}.{name}": why
     for model, why, names in (
-        ("Account", A_SETTING, "twin_of is_active is_internal credit_limit monthly_cap low_balance_threshold pending_limit"),
+        ("Account", A_SETTING, "twin_of is_active is_internal credit_limit monthly_cap"),
+        ("Account", A_SETTING, "low_balance_threshold pending_limit"),
         ("Account", A_SETTING, "running_limit requests_per_minute"),
         ("Account", FREE_TEXT, "name callback_secret callback_secret_previous"),
         ("Account", A_MOMENT, "callback_secret_previous_until created_at"),
