@@ -15,7 +15,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.formats import localize
 
 from billing.admin.acts import Act
-from billing.admin.screens import Screen, Table, amount, label, table
+from billing.admin.screens import Screen, Table, amount, label, when
 from billing.exceptions import Refusal
 from billing.spreadsheets import MARK, Echo, harmless
 from tasks import bulk
@@ -241,20 +241,20 @@ def _rows(action: BulkAction, request: HttpRequest) -> dict[str, Any]:
     rows = action.rows.filter(number__gt=int(after), **SHOWN.get(outcome, {})).order_by("number")
     shown = list(rows[: PAGE + 1])
     more = f"?{urlencode({'outcome': outcome, 'after': shown[PAGE - 1].number})}" if len(shown) > PAGE else ""
-    return {"rows": _table(shown[:PAGE]), "more": more, "outcome": outcome if outcome in SHOWN else ""}
+    return {"rows": [_shown(row) for row in shown[:PAGE]], "more": more, "outcome": outcome if outcome in SHOWN else ""}
 
 
-def _table(rows: list[BulkActionRow]) -> Table:
-    return table(
-        "",
-        rows,
-        ("No.", "number"),
-        ("Task", lambda row: task_link(row.task_id)),
-        ("Outcome", _outcome),
-        ("What happened", lambda row: row.told or row.foretold),
-        ("Credits", lambda row: amount(row.moved) if row.outcome else amount(row.credits or None)),
-        ("Time", "acted_at"),
-    )
+def _shown(row: BulkActionRow) -> dict[str, Any]:
+    """A row's cells, by their names; the credits are those that moved, or that would."""
+    credits_ = row.moved if row.outcome else row.credits
+    return {
+        "number": row.number,
+        "task": task_link(row.task_id),
+        "outcome": _outcome(row),
+        "told": row.told or row.foretold,
+        "credits": amount(credits_) if credits_ else "",
+        "time": when(row.acted_at) if row.acted_at else "",
+    }
 
 
 def _outcome(row: BulkActionRow) -> str:

@@ -89,7 +89,7 @@ def test_an_action_is_stopped_read_and_tried_again():
     over = post(person, action, "abort")
     again = post(person, action, "again").context["original"]
 
-    assert [row[3] for row in refused.context["rows"].rows] == ["It has ended."]
+    assert [row["told"] for row in refused.context["rows"]] == ["It has ended."]
     assert told(over) == ["It was over already."]
     assert (again.retry_of, again.total, again.suited, again.status) == (action, 1, 0, "ready")
     assert "There is no task that it suits." in person.get(page_url(again)).content.decode()
@@ -210,6 +210,6 @@ def test_a_page_of_many_rows_asks_few_questions(django_assert_max_num_queries):
     with django_assert_max_num_queries(15):
         page = person.get(page_url(action))
 
-    assert (len(page.context["rows"].rows), page.context["more"]) == (50, "?outcome=&after=50")
+    assert (len(page.context["rows"]), page.context["more"]) == (50, "?outcome=&after=50")
     assert not LogEntry.objects.exists()
     assert Transfer.objects.filter(kind="refund").count() == 0

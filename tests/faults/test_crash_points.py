@@ -13,10 +13,14 @@ from uuid import uuid4
 
 import pytest
 from django.conf import settings
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.db import SessionStore
 
 from billing.models import Charge
+from tasks import bulk
+from tasks.models import BulkAction, Task
+from tasks.models.bulk import BULK_QUEUE
 from tests.admin.people import act_url
 from tests.builders import account, deployment
 from tests.config.running import free_port
@@ -99,7 +103,7 @@ def crew(django_db_setup, django_db_blocker, tmp_path_factory, stage):
 
 @pytest.fixture(scope="module")
 def port(crew):
-    crew.worker(QUEUE, "callbacks", children=2)
+    crew.worker(QUEUE, "callbacks", BULK_QUEUE, children=2)
     port = free_port()
     crew.web(port)
     return port
@@ -154,6 +158,26 @@ def by_refunding(scene, place):
     return [order]
 
 
+def by_acting_on_many(scene, place):
+    """The worker dies between a row's refund and what is written of it; another takes the row up."""
+    orders = [scene.order() for _ in range(3)]
+    for order in orders:
+        order.again()
+    tasks = [until(lambda order=order: order.task.status == "succeeded" and order.task) for order in orders]
+    boss, _ = User.objects.get_or_create(username="root", is_staff=True, is_superuser=True)
+    chosen = Task.objects.filter(pk__in=[task.pk for task in tasks])
+    action = bulk.freeze(chosen, act="refund", data={}, operator=boss, filters={}, words="these")
+    scene.dies_at(place, passing=2)
+    bulk.start(action.pk, operator=boss, reason="broken", number=3, seen=(3, action.credits))
+    assert until(lambda: scene.killed(scene.dead_of(place)))
+    scene.crew.sweeper()
+    until(lambda: BulkAction.objects.get(pk=action.pk).status == "done")
+    assert list(action.rows.values_list("outcome", flat=True)) == ["done"] * 3
+    assert [Charge.objects.get(task_id=task.pk).refunded for task in tasks] == [1, 1, 1]
+    assert LogEntry.objects.filter(object_id__in=[str(task.pk) for task in tasks]).count() == 3
+    return orders
+
+
 def by_redelivering(scene, place):
     order = scene.order()
     path = order.again().body["links"]["self"] + "/callback/redeliver"
@@ -178,6 +202,7 @@ def by_sweeping(scene, place):
 
 DIES = {
     "act.before_history": by_refunding,
+    "bulk.before_record": by_acting_on_many,
     "cancel.after": by_canceling,
     "claim.after": by_working,
     "deliver.after_claim": by_working,
@@ -218,7 +243,7 @@ def act(scene, task, name, form):
     session.save()
     token = "c" * 32
     headers = {
-        "cookie": f"sessionid={session.session_key}; csrftoken={token}",
+        "cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}; {settings.CSRF_COOKIE_NAME}={token}",
         "content-type": "application/x-www-form-urlencoded",
         "host": f"127.0.0.1:{scene.port}",
     }
