@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable
+from functools import reduce
+from operator import and_
 from typing import Any
 from uuid import UUID
 
@@ -50,20 +52,19 @@ def found(accounts: QuerySet[Account], term: str) -> QuerySet[Account]:
         return accounts
     if KEY.match(term):
         return accounts.filter(pk__in=_with_key(term[:PREFIX]))
-    asked = Q(pk__in=named(term)) if WORD.search(term) else Q()
+    asked = Q(pk__in=named(term).values("pk"))
     digits = term.lower().replace("-", "")
     if HEX.fullmatch(digits):
         asked |= Q(pk__range=(UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))))
-    return accounts.filter(asked) if asked else accounts.none()
+    return accounts.filter(asked)
 
 
 def named(name: str) -> QuerySet[Account]:
-    """The ids of accounts in whose names words begin like each of these."""
+    """Accounts in whose names words begin like each of these; none without a word."""
     words = [SearchQuery(f"'{word}':*", config=WORDS, search_type="raw") for word in WORD.findall(name)[:MOST_WORDS]]
-    asked = words[0]
-    for word in words[1:]:
-        asked &= word
-    return Account.objects.alias(words=SearchVector("name", config=WORDS)).filter(words=asked).values("pk")
+    if not words:
+        return Account.objects.none()
+    return Account.objects.alias(words=SearchVector("name", config=WORDS)).filter(words=reduce(and_, words))
 
 
 def _with_key(beginning: str) -> list[UUID]:

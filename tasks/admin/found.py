@@ -7,8 +7,8 @@ from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
+from billing.admin.account_find import named
 from billing.admin.screens import link
-from billing.models import Account
 from tasks.identifiers import PREFIX, parse_id, public_id
 
 CONTENT = "tasks.view_content"
@@ -61,9 +61,8 @@ def of_accounts(name: str) -> Q:
 
 
 def accounts_named(name: str) -> list[UUID]:
-    """The newest accounts that are called so, in part."""
-    found = Account.objects.filter(name__icontains=name).order_by("-id").values_list("pk", flat=True)
-    return list(found[:ACCOUNTS])
+    """The newest accounts in whose names words begin so."""
+    return list(named(name).order_by("-id").values_list("pk", flat=True)[:ACCOUNTS])
 
 
 def of_content(request: HttpRequest, *columns: tuple[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -48,12 +48,13 @@ def busy(name="Acme"):
     return owner
 
 
-@pytest.mark.parametrize("term", ["umbrella", "CORP", "umb cor", "Umbrella-Corp", "Zür"])
-def test_an_account_is_found_by_the_beginnings_of_words_of_its_name(term):
+def test_an_account_is_found_by_the_beginnings_of_words_of_its_name():
     account(name="Umbrella Corp, Zürich")
     account(name="Acme")
+    person = root()
 
-    assert found(root(), q=term) == ["Umbrella Corp, Zürich"]
+    for term in ["umbrella", "CORP", "umb cor", "Umbrella-Corp", "Zür"]:
+        assert found(person, q=term) == ["Umbrella Corp, Zürich"], term
 
 
 def test_an_account_is_found_by_its_id_the_beginning_of_it_and_a_key():
@@ -66,20 +67,15 @@ def test_an_account_is_found_by_its_id_the_beginning_of_it_and_a_key():
     assert found(person, q=secret) == found(person, q=str(owner.pk)) == ["Umbrella"]
 
 
-@pytest.mark.parametrize(
-    "term", ["%", "_", "'", "':*", "\x00", "a\x00", "&|!", "cf_live_%", "\\", "😀", "((", "a" * 5000]
-)
-def test_a_search_that_means_nothing_finds_nothing_or_all_and_breaks_nothing(term):
+def test_a_search_that_means_nothing_finds_nothing_or_all_and_breaks_nothing():
     account(name="Umbrella")
+    person = root()
 
-    assert found(root(), q=term) in ([], ["Umbrella"])
+    for term in ["%", "_", "'", "':*", "\x00", "a\x00", "&|!", "cf_live_%", "\\", "😀", "((", "a" * 5000]:
+        assert found(person, q=term) in ([], ["Umbrella"]), term
 
 
-@pytest.mark.parametrize(
-    ("need", "name"),
-    [("low", "low"), ("credit", "credit"), ("capped", "capped"), ("disabled", "closed"), ("test", "plain (test)")],
-)
-def test_accounts_are_narrowed_by_an_operators_question(need, name):
+def test_accounts_are_narrowed_by_an_operators_question():
     twin_of(account(name="plain"))
     account("3", name="low", low_balance_threshold=5)
     account(name="closed", is_active=False)
@@ -87,7 +83,11 @@ def test_accounts_are_narrowed_by_an_operators_question(need, name):
     submit(account(name="capped", monthly_cap="1.1"))
     submit(account(name="spent less", monthly_cap="2"))
 
-    assert found(root(), need=need) == [name]
+    person = root()
+    for need, name in (
+        ("low", "low"), ("credit", "credit"), ("capped", "capped"), ("disabled", "closed"), ("test", "plain (test)"),
+    ):  # fmt: skip
+        assert found(person, need=need) == [name], need
 
 
 def test_a_cap_that_was_used_in_another_month_is_not_used_now():
@@ -198,22 +198,22 @@ def test_a_statement_of_a_frequent_kind_looks_through_so_many_and_goes_on(monkey
     assert shown + len(page.context["transfers"].rows) == 3
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
+NONSENSE = [
         {"since": "soon"}, {"since": "0001-01-01"}, {"until": "9999-12-31"}, {"kind": "theft"}, {"before": "-1"},
         {"before": "9" * 40}, {"since": "2026-02-02", "until": "2026-02-01"}, {"kind": "%00"}, {"since": "%00"},
-    ],
-)  # fmt: skip
-def test_a_statement_that_makes_no_sense_says_so(asked):
+    ]  # fmt: skip
+
+
+def test_a_statement_that_makes_no_sense_says_so():
     owner, person = account(), root()
 
-    page, sheet = statement(person, owner, **asked), person.client.get(of(owner, "spreadsheet", **asked))
+    for asked in NONSENSE:
+        page, sheet = statement(person, owner, **asked), person.client.get(of(owner, "spreadsheet", **asked))
 
-    assert page.status_code == 200
-    assert page.context["form"].errors
-    assert "transfers" not in page.context
-    assert (sheet.status_code, sheet["Location"].split("?")[0]) == (302, of(owner, "statement").rstrip("?"))
+        assert page.status_code == 200
+        assert page.context["form"].errors, asked
+        assert "transfers" not in page.context
+        assert (sheet.status_code, sheet["Location"].split("?")[0]) == (302, of(owner, "statement").rstrip("?"))
 
 
 def test_a_statement_takes_few_queries_whatever_it_has():
@@ -325,11 +325,12 @@ def test_a_note_is_shown_to_everybody_and_written_once():
     assert CANARY not in text
 
 
-@pytest.mark.parametrize("text", ["", "   ", "x" * 2001, "a\x00b"])
-def test_a_note_that_says_nothing_or_too_much_is_an_error_of_the_form(text):
-    answer = root().do(account(), "write-note", reason=text)
+def test_a_note_that_says_nothing_or_too_much_is_an_error_of_the_form():
+    owner, person = account(), root()
+    page = person.ask(owner, "write-note")
 
-    assert answer.context["form"].errors
+    for text in ("", "   ", "x" * 2001, "a\x00b"):
+        assert person.send(owner, "write-note", page, reason=text).context["form"].errors
     assert not AccountNote.objects.exists()
 
 

@@ -9,7 +9,7 @@ from tests.admin.people import history, member, page_url, root, told
 from tests.admin.test_account_acts import UNREADABLE
 from tests.builders import account, submit
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 ACT = "set-limits"
 AS_OPENED = {
     "name": "Acme", "running_limit": "10", "pending_limit": "1000", "requests_per_minute": "600",
@@ -74,31 +74,29 @@ def test_the_page_offers_what_is_set_and_shows_what_is_used():
     assert [row[1:] for row in page.context["facts"].rows] == [["0 of 10", "1 of 1000", "1.0000 of 50.0000", "9.0000"]]
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {},
-        {"credit_limit": "-1"},
-        {"credit_limit": "1e15"},
-        {"credit_limit": "NaN"},
-        {"running_limit": "-1"},
-        {"running_limit": "2147483648"},
-        {"name": ""},
-        *({"name": name} for name in UNREADABLE),
-        {"monthly_cap": "x"},
-        {"monthly_cap": "-0.0001"},
-        {"low_balance_threshold": "-5"},
-        {"low_balance_threshold": "9" * 400},
-    ],
-)
-@pytest.mark.django_db
-def test_limits_that_make_no_sense_are_errors_of_the_form(wrong):
-    owner = account()
-    frozen = Account.objects.values().get(pk=owner.pk)
+WRONG = [
+    {},
+    {"credit_limit": "-1"},
+    {"credit_limit": "1e15"},
+    {"credit_limit": "NaN"},
+    {"running_limit": "-1"},
+    {"running_limit": "2147483648"},
+    {"name": ""},
+    *({"name": name} for name in UNREADABLE),
+    {"monthly_cap": "x"},
+    {"monthly_cap": "-0.0001"},
+    {"low_balance_threshold": "-5"},
+    {"low_balance_threshold": "9" * 400},
+]
 
-    answer = root().do(owner, ACT, **sent(**wrong))
 
-    assert answer.context["form"].errors
+def test_limits_that_make_no_sense_are_errors_of_the_form():
+    owner, person = account(), root()
+    frozen, page = Account.objects.values().get(pk=owner.pk), person.ask(owner, ACT)
+
+    for wrong in WRONG:
+        answer = person.send(owner, ACT, page, **sent(**wrong))
+        assert answer.context["form"].errors, wrong
     assert Account.objects.values().get(pk=owner.pk) == frozen
 
 
@@ -111,7 +109,6 @@ def test_a_limit_whose_old_value_was_forged_is_changed_only_from_what_it_is():
 
 
 @pytest.mark.parametrize("group", ["Operator", "Support"])
-@pytest.mark.django_db
 def test_limits_are_for_the_group_that_bills(group):
     owner, person = account(), member(group)
 
