@@ -200,9 +200,13 @@ def test_an_act_says_who_and_why():
     assert "Canceled. Reason: the customer rang" in text
 
 
-@pytest.mark.django_db(transaction=True)
 def test_a_long_story_is_told_in_pages_that_leave_nothing_out(monkeypatch):
     task = retried(submit(to=deployment(max_retries=9)), 5)
+    for run, claimed in zip(
+        task.runs.order_by("number"), task.events.filter(type="task.running").order_by("seq"), strict=False
+    ):
+        # In one transaction all runs would have the same time.
+        task.runs.filter(pk=run.pk).update(started_at=claimed.created_at, resolved_at=claimed.created_at)
     person = root()
     whole = [entry.anchor for entry in see(person, task)["timeline"].entries]
     monkeypatch.setattr(task_page_timeline, "MOST", 2)
@@ -245,14 +249,14 @@ def test_the_page_asks_for_news_and_is_told_only_of_them():
     assert asks(news.content.decode())[0] != address
 
 
-@pytest.mark.parametrize("part", ["live", "head", "made", "money", "timeline", "chain", "technical"])
-def test_news_replace_the_parts_that_are_on_the_page(part):
+def test_news_replace_the_parts_that_are_on_the_page():
     task, person = submit(), root()
 
-    news = person.get(live_url(task)).content.decode()
+    news, page = person.get(live_url(task)).content.decode(), see(person, task)["text"]
 
-    assert len(re.findall(rf'id="task-{part}"[^>]*hx-swap-oob="true"', news)) == 1
-    assert f'id="task-{part}"' in see(person, task)["text"]
+    for part in ("live", "head", "made", "money", "timeline", "chain", "technical"):
+        assert len(re.findall(rf'id="task-{part}"[^>]*hx-swap-oob="true"', news)) == 1, part
+        assert page.count(f'id="task-{part}"') == 1, part
 
 
 def test_text_tries_and_history_are_news_though_the_task_is_the_same():
