@@ -13,6 +13,7 @@ from django.contrib.admin.widgets import AutocompleteSelect
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime, now
 from unfold.contrib.filters.forms import AutocompleteDropdownForm
@@ -31,11 +32,20 @@ from tasks.models import Callback, Deployment, Task
 from tasks.statuses import ErrorCode, Status
 
 BEFORE = "before"
+ONE_LINE = '<span class="whitespace-nowrap" title="{}">{}</span>'
 # How other pages have named what they link to.
 ALIASES = {"status__exact": "status", "account__exact": "account", "account__id__exact": "account"}
 CALLBACKS = {Callback.Status.DELIVERED: "success", Callback.Status.FAILED: "danger", Callback.Status.PENDING: "info"}
 PRESETS = {"hour": timedelta(hours=1), "24 hours": timedelta(days=1), "7 days": timedelta(7), "30 days": timedelta(30)}
 MODELS = 500
+QUESTIONS = [
+    ("All", {}),
+    *((words.partition(":")[0], {"need": name}) for name, (words, _) in NEEDS.items()),
+    ("Running", {"status": "running"}),
+    ("Queued", {"status": "queued"}),
+    ("Paused", {"status": "paused"}),
+    ("Failed", {"status": "failed"}),
+]
 
 
 class OlderTasks(InfinitePaginator):
@@ -64,7 +74,7 @@ class TaskRows(Rows):
         self.page = page(tasks, params, asked, before=task_id_of(self.before), size=self.list_per_page)
         self.result_list = shown(self.queryset.filter(pk__in=self.page.ids))
         self.paginator = OlderTasks(self.result_list, self.list_per_page)
-        self.result_count, self.full_result_count = len(self.result_list), None
+        self.result_count = self.full_result_count = len(self.result_list)
         self.show_full_result_count, self.show_admin_actions = False, True
         self.can_show_all, self.multi_page = False, True
         self.unreadable = unreadable(self.params)
@@ -76,6 +86,32 @@ class TaskRows(Rows):
     @property
     def newest_url(self) -> str | None:
         return self.get_query_string() if self.before else None
+
+    @property
+    def questions(self) -> list[tuple[str, str, bool]]:
+        """What operators ask most, each a link that asks it alone, and whether it is asked now."""
+        now_asked = {name: value for name, value in self.params.items() if name in PARAMETERS}
+        return [(words, f"?{urlencode(asks)}", asks == now_asked) for words, asks in QUESTIONS]
+
+    @property
+    def given(self) -> list[tuple[str, str, str]]:
+        """What the list is narrowed to now, each with the link that takes it away."""
+        names = [name for name in PARAMETERS if name != "q" and self.params.get(name, "").strip()]
+        return [(_said(name), self._told(name), self.get_query_string({name: None})) for name in names]
+
+    def _told(self, name: str) -> str:
+        value = self.params[name]
+        if name in self.unreadable:
+            return value[:40]
+        if name == "account":
+            return str(Account.objects.filter(pk=value).first() or value)
+        if name.endswith(("_from", "_to")):
+            return when(moment(value))
+        return NEEDS[value][0] if name == "need" else value.replace("_", " ") if name == "code" else value[:40]
+
+
+def _said(parameter: str) -> str:
+    return parameter.replace("_to", " before").replace("_", " ")
 
 
 def shown(tasks: QuerySet) -> list[Task]:
@@ -179,6 +215,7 @@ class TaskList:
     list_display = ("public", "state", "of_model", "of_account", "age", "took", "net", "callback")
     list_filter = (Narrow,)
     list_filter_submit = True
+    show_facets = admin.ShowFacets.NEVER
     list_filter_sheet = True
     list_before_template = "admin/counterfoil/task_list_notes.html"
     search_help_text = "Task id or how it begins, client reference, key=value, or account"
@@ -207,8 +244,8 @@ class TaskList:
         return format_html('{} <span class="{}">{}</span>', shown, "task-bad" if late else "task-small", why)
 
     @admin.display(description="model")
-    def of_model(self, task: Task) -> str:
-        return task.model
+    def of_model(self, task: Task) -> SafeString:
+        return format_html(ONE_LINE, "", task.model)
 
     @admin.display(description="account")
     def of_account(self, task: Task) -> str:
@@ -216,14 +253,15 @@ class TaskList:
 
     @admin.display(description="age")
     def age(self, task: Task) -> SafeString:
-        return format_html('<span title="{}">{}</span>', when(task.created_at), rough(now() - task.created_at))
+        return format_html(ONE_LINE, when(task.created_at), rough(now() - task.created_at))
 
     @admin.display(description="took")
-    def took(self, task: Task) -> str:
+    def took(self, task: Task) -> SafeString | str:
         """From its first start to its end, or until now."""
         if task.started_at is None:
             return NOTHING
-        return seconds(((task.completed_at or now()) - task.started_at).total_seconds())
+        span = seconds(((task.completed_at or now()) - task.started_at).total_seconds())
+        return format_html(ONE_LINE, "" if task.completed_at else "so far", span)
 
     @admin.display(description="charge")
     def net(self, task: Any) -> SafeString | str:
@@ -231,7 +269,7 @@ class TaskList:
         if task.charge is None:
             return NOTHING
         if task.completed_at is None:
-            return format_html('<span class="task-small">{} held</span>', amount(task.charge.held))
+            return format_html('<span class="task-small whitespace-nowrap">{} held</span>', amount(task.charge.held))
         left = amount(task.charge.charged - task.charge.refunded)
         if not task.charge.refunded:
             return left
