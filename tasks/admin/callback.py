@@ -36,8 +36,8 @@ COLOURS = {Callback.Status.DELIVERED: "success", FAILED: "danger", PENDING: "inf
 SHOWN_TRIES = 10
 # What a look for a host finds at most, of what is owed and of what failed.
 FOUND = 200
-AS_SENT = "As it was sent last. Its time is that of the try: libraries refuse one that is five minutes old."
-ANEW = "Signed just now, so that a check of the time passes, too. Reload the page for a newer one."
+AS_SENT = "For a machine of yours. Its time is that of the try: libraries refuse one that is five minutes old."
+ANEW = "For a machine of yours. A check of its time passes, too. Reload the page for a newer one."
 OWED, WAITS, BAD = "owed", "waiting", "failed"
 ORDERS = {OWED: ("next_attempt_at", "id"), WAITS: ("waits_since", "id"), BAD: ("-failed_at", "-id")}
 # The times that the home's numbers are counted by; due and owed are those that are still to be delivered.
@@ -116,7 +116,7 @@ class CallbackScreen(HidesContent, FoundByTask, Acting, Screen):
     change_form_outer_after_template = "admin/counterfoil/callback.html"
     heavy = ("body",)
     acts = (RedeliverThis(),)
-    list_display = ("event", "state", "of_task", "account", "host", "attempt_count", "next", "shown_error")
+    list_display = ("event", "state", "of_task", "account", "host", "tries", "next", "shown_error")
     list_filter = (Need, Event, *TIMES)
     list_select_related = ("account", "endpoint", "waits_for")
     linked = ("task", "account", "endpoint", "waits_for")
@@ -173,6 +173,10 @@ class CallbackScreen(HidesContent, FoundByTask, Acting, Screen):
     def state(self, callback: Callback) -> str:
         return label(callback.status, COLOURS.get(callback.status, ""))
 
+    @admin.display(description="tries")
+    def tries(self, callback: Callback) -> int:
+        return callback.attempt_count
+
     @admin.display(description="next try")
     def next(self, callback: Callback) -> str:
         return next_try(callback)
@@ -219,6 +223,7 @@ def _undelivered(host: str) -> list[Any]:
 class Command:
     """A command for a shell, and what is to be known of it."""
 
+    title: str
     told: str
     text: str
 
@@ -265,10 +270,10 @@ def _content(request: HttpRequest, callback: Callback, attempts: list[CallbackAt
     if not callback.body:
         return shown
     kept = next((attempt.request_headers for attempt in attempts if attempt.request_headers), None)
-    commands = [Command(AS_SENT, curl(callback, kept))] if kept else []
+    commands = [Command("curl, as it was sent", AS_SENT, curl(callback, kept))] if kept else []
     if request.user.has_perm("tasks.redeliver_callback"):
         now = int(timezone.now().timestamp())
-        commands.append(Command(ANEW, curl(callback, signed(callback, at=now))))
+        commands.append(Command("curl, signed just now", ANEW, curl(callback, signed(callback, at=now))))
     in_file = file_of(callback) if len(callback.body) > INLINE else ""
     return shown | fingerprint(callback) | {"commands": commands, "in_file": in_file}
 

@@ -235,13 +235,16 @@ def _doubts(card: RateCard) -> list[str]:
 
 def _timeline(card: RateCard, *, may: bool) -> list[Table]:
     """For each meter its versions, the latest first: to come, in force, past, or written over."""
-    now, tables = timezone.now(), []
-    for meter, found in groupby(versions(card.pk), key=lambda price: price.meter):
-        tables.append(_versions(meter, list(found)[:50], now, may=may))
-    return sorted(tables, key=lambda each: pricing.place_of(each.title))
+    now = timezone.now()
+    by_meter = {meter: list(found) for meter, found in groupby(versions(card.pk), key=lambda price: price.meter)}
+    meters = sorted(by_meter, key=pricing.place_of)
+    rows = [row for meter in meters for row in _versions(meter, by_meter[meter][:50], now, may=may)]
+    return [
+        Table("Prices by meter, the latest first", ["Meter", "State", "Price", "From", "Until", "Change", ""], rows)
+    ]
 
 
-def _versions(meter: str, found: list[Price], now: datetime, *, may: bool) -> Table:
+def _versions(meter: str, found: list[Price], now: datetime, *, may: bool) -> list[list[Any]]:
     rows, ends, current = [], None, False
     for number, price in enumerate(found):
         over = number > 0 and found[number - 1].effective_from == price.effective_from
@@ -252,11 +255,10 @@ def _versions(meter: str, found: list[Price], now: datetime, *, may: bool) -> Ta
         before = next((each for each in found[number + 1 :] if each.effective_from < price.effective_from), None)
         change = _per_cent(_each(before), _each(price)) if before else "first"
         act = _withdrawing(price) if may and coming and not over else ""
-        rows.append(
-            [state, str(price), when(price.effective_from), when(ends) if ends and not over else "-", change, act]
-        )
+        until = when(ends) if ends and not over else "-"
+        rows.append([meter, state, str(price), when(price.effective_from), until, change, act])
         ends = price.effective_from
-    return Table(meter, ["State", "Price", "From", "Until", "Change", ""], rows)
+    return rows
 
 
 def _state(*, over: bool, coming: bool, now: bool) -> str:

@@ -148,7 +148,7 @@ class ReceiverScreen(Acting, Screen):
         """Failures that began before this was written down are known by their pause."""
         return when(receiver.failing_since or receiver.paused_at)
 
-    @admin.display(description="owed")
+    @admin.display(description="wait for it")
     def waiting(self, receiver: Receiver) -> str:
         found = getattr(receiver, "waits", None)
         return counted(waiting_for(receiver)) if found is None else _at_most(found)
@@ -169,11 +169,12 @@ class ReceiverScreen(Acting, Screen):
     def tables(self, request: HttpRequest, obj: Receiver) -> list[Table]:
         waiting = waiting_for(obj).select_related("waits_for").defer("body").order_by("next_attempt_at", "id")[:50]
         more = listing("tasks_callback", waits_for__id=obj.pk)
-        return [
+        found = [
             _listed("Callbacks that wait for it", waiting, more),
             _listed("Owed beside, the next first", callbacks.owed_to(obj).order_by("next_attempt_at", "id")[:20]),
             _listed("Failed", callbacks.failed_of(obj)[:20]),
         ]
+        return [each for each in found if each.rows]
 
 
 def _listed(title: str, found: QuerySet, more: str = "") -> Table:

@@ -128,7 +128,7 @@ def test_a_price_to_come_is_withdrawn_by_writing_over_it():
 
     assert in_force(to.rate_card_id, at=coming.effective_from)["task"].credits == 2
     assert "Withdrew task" in told(answer)[0]
-    states = [row[0] for row in person.get(page_url(to.rate_card)).context["timeline"][0].rows]
+    states = [row[1] for row in person.get(page_url(to.rate_card)).context["timeline"][0].rows]
     assert ["to come" in states[0], "written over" in states[1], "in force" in states[2]] == [True] * 3
     with pytest.raises(NotToCome):
         withdraw(coming.pk)
