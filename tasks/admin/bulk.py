@@ -20,7 +20,15 @@ from billing.exceptions import Refusal
 from billing.spreadsheets import MARK, Echo, harmless
 from tasks import bulk
 from tasks.admin.bulk_forms import TOLD, StartForm, told
-from tasks.admin.bulk_words import COLOURS, data_in_words, filters_in, in_words, moved_in_words, progress_in_words
+from tasks.admin.bulk_words import (
+    COLOURS,
+    data_in_words,
+    filters_in,
+    in_words,
+    moved_in_words,
+    progress_in_words,
+    strange_in,
+)
 from tasks.admin.found import task_link
 from tasks.admin.task import TaskScreen
 from tasks.admin.task_filters import matching, unreadable
@@ -80,17 +88,18 @@ class BulkActionScreen(Screen):
         offered = [act for name, act in TITLES.items() if bulk.may(request.user, name)]
         if not (offered and self.has_view_permission(request)):
             raise PermissionDenied
-        filters = filters_in(request.GET)
+        filters, strange = filters_in(request.GET), strange_in(request.GET)
         act = next((act for act in offered if act.name == request.GET.get("act")), None)
         form = TOLD[act.name](request.POST if request.method == "POST" else None) if act and act.name in TOLD else None
-        if request.method == "POST" and act and (form is None or form.is_valid()):
+        if request.method == "POST" and act and not strange and (form is None or form.is_valid()):
             return self._frozen(request, act, filters, told(form) if form else {})
         return self._page(
             request,
             "bulk_begin.html",
             title=f"{act.title}: all that match" if act else "All that match",
             words=in_words(filters),
-            wrong=unreadable(request.GET),
+            wrong=unreadable(filters),
+            strange=strange,
             acts=[(each, f"?{urlencode({**filters, 'act': each.name})}") for each in offered],
             act=act,
             form=form,
@@ -218,8 +227,8 @@ def title_of(action: BulkAction) -> str:
 def _would(action: BulkAction) -> Table:
     """What would happen, in counts."""
     credits_ = moved_in_words(action, action.credits)
-    suited = (f"{localize(action.accounts)} accounts" + (f", {credits_}" if credits_ else "")) if action.suited else ""
-    rows = [[label("will be done", "success"), localize(action.suited), suited or "-"]]
+    accounts = f"of {localize(action.accounts)} account{'' if action.accounts == 1 else 's'}"
+    rows = [[label("will be done", "success"), localize(action.suited), ", ".join(filter(None, [accounts, credits_]))]]
     refused = [[label("will be refused", "danger"), localize(each["tasks"]), each["why"]] for each in action.foretold]
     return Table("", ["What will happen", "Tasks", "Which"], rows + refused)
 
@@ -241,7 +250,8 @@ def _rows(action: BulkAction, request: HttpRequest) -> dict[str, Any]:
     rows = action.rows.filter(number__gt=int(after), **SHOWN.get(outcome, {})).order_by("number")
     shown = list(rows[: PAGE + 1])
     more = f"?{urlencode({'outcome': outcome, 'after': shown[PAGE - 1].number})}" if len(shown) > PAGE else ""
-    return {"rows": [_shown(row) for row in shown[:PAGE]], "more": more, "outcome": outcome if outcome in SHOWN else ""}
+    kind = outcome if outcome in SHOWN else ""
+    return {"rows": [_shown(row) for row in shown[:PAGE]], "more": more, "outcome": kind, "after": int(after)}
 
 
 def _shown(row: BulkActionRow) -> dict[str, Any]:

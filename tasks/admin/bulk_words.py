@@ -9,6 +9,7 @@ from django.utils.formats import localize
 from billing.admin.screens import amount
 from billing.models import Account
 from tasks.admin.task_filters import NEEDS, PARAMETERS
+from tasks.admin.task_list import ALIASES, BEFORE
 from tasks.bulk_acts import ACTS
 from tasks.models import BulkAction
 
@@ -25,9 +26,19 @@ SAID = {
 COLOURS = {"ready": "", "running": "info", "done": "success", "aborted": "warning", "stopped": "danger"}
 
 
+# Of an address, what chooses no task: the act, and the list's page and order.
+NO_FILTER = {"act", BEFORE, "p", "o", "all"}
+
+
 def filters_in(params: Mapping[str, str]) -> dict[str, str]:
-    """The parameters that choose tasks, without the others of an address."""
-    return {name: params[name].strip() for name in PARAMETERS if params.get(name, "").strip()}
+    """The parameters that choose tasks, by the names of the list, without the others of an address."""
+    named = {ALIASES.get(name, name): params[name].strip() for name in params}
+    return {name: named[name] for name in PARAMETERS if named.get(name)}
+
+
+def strange_in(params: Mapping[str, str]) -> list[str]:
+    """The names that mean nothing here: who dropped them would act on more tasks than were meant."""
+    return sorted(name for name in params if ALIASES.get(name, name) not in PARAMETERS and name not in NO_FILTER)
 
 
 def in_words(filters: Mapping[str, str]) -> str:
