@@ -1,6 +1,5 @@
 -- How deployments stand: waiting and running tasks, and of those that ended within a day the failed ones and the median
--- time of a run. Nothing is read but partial indexes, each up to a bound: 25 ms for three deployments at a million tasks
--- with 20,000 that wait.
+-- time of a run. Nothing is read but partial indexes, each up to a bound.
 WITH ended AS MATERIALIZED (
     SELECT model, status, completed_at - started_at AS took FROM tasks_task
     WHERE completed_at > now() - interval '1 day' ORDER BY completed_at DESC LIMIT %(look)s
