@@ -4,6 +4,7 @@ count, and links each number to the list of the rows behind it.
 A page in full for whoever comes; for a page that is open, only what changes, which htmx puts in its place.
 """
 
+import json
 from typing import Any
 
 from django.http import HttpRequest
@@ -11,7 +12,7 @@ from django.http import HttpRequest
 from billing.admin.screens import when
 from tasks import needs, overview
 from tasks.admin.home_charts import charts, tops
-from tasks.admin.home_needs import cards, pulses, queue_rows
+from tasks.admin.home_needs import cards, pulses, queue_rows, quiet
 from tasks.admin.home_steps import steps
 
 PAGE, PARTS = "admin/base.html", "admin/counterfoil/home/parts.html"
@@ -37,12 +38,14 @@ def _seen(request: HttpRequest, window: overview.Window) -> dict[str, Any]:
     drawn = charts(figures, money=request.user.has_perm("billing.view_transfer"))
     return {
         "sees": True,
-        "steps": steps(request),
+        "steps": (left := steps(request)),
+        "used": len(left) < 2,
+        "quiet": quiet(request),
         "cards": cards(request, found, of_queues),
         "pulses": pulses(found, of_queues),
         "queues": queue_rows(of_queues),
         "charts": drawn,
-        "drawn": {chart.name: chart.drawn for chart in drawn},
+        "drawn": json.dumps({chart.name: chart.drawn for chart in drawn}),
         "tops": tops(figures, money=request.user.has_perm("billing.view_transfer")),
         "first": when(overview.moment(figures["first"])),
         "last": overview.moment(figures["last"]),

@@ -97,6 +97,13 @@ def cards(request: HttpRequest, found: dict[str, Need], queues: list[Queue]) -> 
     return sorted((card for card in shown if card.number != "0"), key=lambda card: card.urgency != URGENT)
 
 
+def quiet(request: HttpRequest) -> str:
+    """What was looked at, of what this user may see, for a page that has nothing to say."""
+    seen = [kind.title.lower() for kind in KINDS if request.user.has_perm(kind.permission)]
+    balances = ["low balances", "accounts that cannot pay"] if request.user.has_perm("billing.view_account") else []
+    return f"No {', no '.join([*seen, 'queue that stands still or is behind', *balances])}."
+
+
 def _card(kind: Kind, need: Need) -> Card:
     moment = {kind.ago[0]: (now() - kind.ago[1]).isoformat()} if kind.ago else {}
     url = narrowed(kind.to, **kind.parameters, **moment)

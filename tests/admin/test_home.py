@@ -428,6 +428,7 @@ def test_an_empty_installation_is_shown_the_first_steps_one_after_the_other(ann,
         return [step["title"] for step in home(ann).context["steps"]]
 
     assert steps() == ["Open an account", "Submit a task", "Watch it here"]
+    assert "home-unused" in home(ann).content.decode()
     owner = account("0")
     assert steps() == ["Grant it credits", "Issue an API key", "Submit a task", "Watch it here"]
     key(owner)
@@ -438,6 +439,7 @@ def test_an_empty_installation_is_shown_the_first_steps_one_after_the_other(ann,
     assert "curl -s https://tasks.example.com/v1/tasks" in home(ann).content.decode()
     task = submit(funded)
     assert steps() == ["Watch it here"]
+    assert "home-unused" not in home(ann).content.decode()
     lifecycle.cancel(task.pk, by="test")
     assert steps() == []
 

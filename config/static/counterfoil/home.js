@@ -5,7 +5,7 @@
 const home = document.getElementById("home");
 const drawn = new Map();
 
-const lines = () => JSON.parse(document.getElementById("home-lines").textContent);
+const lines = () => JSON.parse(document.getElementById("home-drawn").dataset.lines);
 const variable = (name) => getComputedStyle(home).getPropertyValue(name).trim();
 const colour = (name) => variable(`--home-${name}`);
 
@@ -93,7 +93,7 @@ if (home) {
     if (!document.hidden) htmx.trigger(home, "look");
   });
   home.addEventListener("htmx:afterRequest", (event) => {
-    const renewed = event.detail.successful && event.detail.xhr.responseText.includes("home-lines");
+    const renewed = event.detail.successful && event.detail.xhr.responseText.includes("home-drawn");
     home.classList.toggle("home-is-stale", !renewed);
     if (renewed) draw();
   });
