@@ -8,6 +8,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from billing.statements import one, rows
@@ -18,6 +19,7 @@ from tasks.sql import load
 # How many models and accounts are named, those with the most first.
 MOST_MODELS = MOST_ACCOUNTS = 8
 MILLISECOND = timedelta(milliseconds=1)
+NONE = Decimal("0.0000")
 # An id is made a little after its task's time: what has one of the next piece for that is looked at.
 SOON = timedelta(seconds=1)
 # The steps that run times are told apart by: a tenth each, from a millisecond to three weeks.
@@ -124,7 +126,7 @@ def _money(starts: list[datetime], asked: Figures) -> Figures:
     names = ("charged", "refunded", "charges", "refunds")
     told = [(at, account, name, dict(zip(names, sums, strict=True))) for at, account, name, *sums in found]
     pieces = {at: sums for at, *_, sums in told if at}
-    empty = {"charged": "0.0000", "refunded": "0.0000", "charges": 0, "refunds": 0}
+    empty: Figures = {"charged": NONE, "refunded": NONE, "charges": 0, "refunds": 0}
     return {
         "charged": [pieces.get(start, empty)["charged"] for start in starts],
         "refunded": [pieces.get(start, empty)["refunded"] for start in starts],

@@ -13,7 +13,6 @@ from django.urls import reverse
 from django.utils.timezone import now
 
 from billing.models import ApiKey, Transfer
-from billing.statements import rows
 from billing.twins import twin_of
 from tasks import lifecycle, overview, queues
 from tasks.admin.task_filters import matching
@@ -466,25 +465,3 @@ def test_a_list_says_that_it_was_asked_for_no_time(ann, screen, name, moment):
     response = ann.get(reverse(f"admin:{screen}_changelist"), **{name: moment})
 
     assert response.status_code in (302, 400)
-
-
-def test_what_a_window_counts_is_read_from_indexes_alone(monkeypatch):
-    ended()
-    plans = {}
-
-    def explained(statement, params):
-        plans[statement] = "\n".join(line for (line,) in rows(f"EXPLAIN {statement}", params))
-        return rows(statement, params)
-
-    monkeypatch.setattr(overview, "rows", explained)
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off")
-        cursor.execute("SET LOCAL enable_bitmapscan = off")
-    overview.count(overview.WINDOWS["week"])
-
-    work, money, callbacks = plans.values()
-    for plan, index in (
-        (work, "task_ended"), (work, "tasks_task_pkey"), (money, "transfer_time"), (callbacks, "callback_delivered"),
-        (callbacks, "callback_failed"),
-    ):  # fmt: skip
-        assert f"Index Only Scan using {index} " in plan, plan
