@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from decimal import Decimal
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import redis
@@ -15,7 +14,6 @@ from django.utils.timezone import now
 from billing.models import ApiKey, Transfer
 from billing.twins import twin_of
 from tasks import lifecycle, overview, queues
-from tasks.admin.task_filters import matching
 from tasks.identifiers import new_id
 from tasks.models import Callback, Receiver, Run, Task
 from tasks.models.turn import Turn
@@ -77,11 +75,6 @@ def behind(person, url):
     return {row.pk for row in response.context["cl"].result_list}
 
 
-def meant(url):
-    """The tasks that the address of their list means."""
-    return {task.pk for task in matching(dict(parse_qsl(urlsplit(url).query)))}
-
-
 def ended(of=None, to=None, **fields):
     """A task that succeeded, with its callback."""
     task = submit(of, to, callback_url="https://example.com/hook", **fields)
@@ -114,7 +107,7 @@ def test_a_stuck_task_is_one_that_nobody_ended_at_its_time(ann):
     card = cards(ann)["Stuck tasks"]
 
     assert (card.number, card.age, card.urgency) == ("2", "3 h", "urgent")
-    assert meant(card.url) == {late.pk, waited.pk}
+    assert behind(ann, card.url) == {late.pk, waited.pk}
     assert fine.status == just.status == "queued"
 
 
@@ -168,7 +161,7 @@ def test_a_queue_stands_still_when_a_task_could_start_and_none_is_claimed(ann):
     card = cards(ann)["Nobody works on gpu"]
 
     assert (card.number, card.age, card.urgency) == ("1", "3 h", "urgent")
-    assert meant(card.url) == {old.pk}
+    assert behind(ann, card.url) == {old.pk}
     assert "none ever was" in card.told
     Turn.objects.create(queue="gpu", account=old.account, served_at=now() - timedelta(minutes=30))
     assert "30 min ago" in cards(ann)["Nobody works on gpu"].told
@@ -200,7 +193,7 @@ def test_the_oldest_task_is_one_that_a_worker_would_be_given(ann):
     (queue,) = [queue for queue in home(ann).context["queues"] if queue["name"] == "gpu"]
 
     assert (queue["waiting"], queue["running"], queue["age"]) == ("4", "0", "3 h")
-    assert meant(queue["url"]) == {task.pk for task in (later, held, drained, could)}
+    assert behind(ann, queue["url"]) == {task.pk for task in (later, held, drained, could)}
     assert str(could) in queue["oldest"]
     assert not [task for task in (paused, later, held, drained) if str(task) in queue["oldest"]]
 
@@ -247,12 +240,12 @@ def test_the_numbers_of_a_window_are_those_of_its_rows(ann):
     assert numbers(shown["tasks"]) == {"submitted": "5", "succeeded": "1", "failed": "1", "canceled": "1"}
     assert numbers(shown["open"]) == {"queued": "1", "running": "1"}
     for chart in (shown["tasks"], shown["open"]):
-        assert {label: f"{len(meant(url))}" for label, url in links(chart).items()} == numbers(chart)
+        assert {label: f"{len(behind(ann, url))}" for label, url in links(chart).items()} == numbers(chart)
     assert [sum(line["data"]) for line in shown["tasks"].drawn["lines"]] == [5, 1, 1, 1]
     assert shown["open"].drawn["lines"][0]["data"][-1] == 2
     (model,) = home(ann).context["tops"]["models"]
     assert (model["name"], [number for number, _ in model["ends"]]) == ("the-model", ["1", "1", "1"])
-    assert [len(meant(url)) for _, url in model["ends"]] == [1, 1, 1]
+    assert [len(behind(ann, url)) for _, url in model["ends"]] == [1, 1, 1]
 
 
 def test_a_task_is_counted_by_its_time_and_not_by_its_id():
@@ -449,19 +442,15 @@ def test_support_is_not_led_where_it_may_not_go():
     assert first["url"] == ""
 
 
-@pytest.mark.parametrize("window", ["\x00", "year", "<b>", "9" * 5000])
-def test_another_window_is_the_usual_one(ann, window):
-    assert home(ann, window=window).context["window"] == "day"
+def test_another_window_is_the_usual_one(ann):
+    for window in ("\x00", "year", "<b>", "9" * 5000):
+        assert home(ann, window=window).context["window"] == "day"
 
 
-@pytest.mark.parametrize(
-    "moment", ["\x00", "yesterday", "9999-12-31T23:59:59-23:59", "2026-02-30T00:00:00Z", "infinity"]
-)
-@pytest.mark.parametrize(
-    ("screen", "name"),
-    [("tasks_callback", "failed_from"), ("tasks_run", "lease_to"), ("billing_transfer", "created_from")],
-)
-def test_a_list_says_that_it_was_asked_for_no_time(ann, screen, name, moment):
-    response = ann.get(reverse(f"admin:{screen}_changelist"), **{name: moment})
+def test_a_list_says_that_it_was_asked_for_no_time(ann):
+    lists = {"tasks_callback": "failed_from", "tasks_run": "lease_to", "billing_transfer": "created_from"}
+    no_times = ("\x00", "yesterday", "9999-12-31T23:59:59-23:59", "2026-02-30T00:00:00Z", "infinity")
 
-    assert response.status_code in (302, 400)
+    for screen, name in lists.items():
+        answers = {ann.get(reverse(f"admin:{screen}_changelist"), **{name: text}).status_code for text in no_times}
+        assert answers <= {302, 400}, screen
