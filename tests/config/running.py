@@ -125,11 +125,11 @@ def living(pids: Any) -> set[int]:
     return set(pids) & set(processes())
 
 
-def manage(data: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+def manage(data: Path, *words: str, within: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
     """A command of manage.py in this data folder."""
     command = [sys.executable, "manage.py", *words]
     return subprocess.run(
-        command, cwd=BASE_DIR, env=environment(data, **more), capture_output=True, text=True, timeout=60
+        command, cwd=BASE_DIR, env=environment(data, **more), capture_output=True, text=True, timeout=within
     )
 
 
