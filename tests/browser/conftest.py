@@ -41,7 +41,7 @@ def place(tmp_path_factory):
     quick = {"STOP_SECONDS": "0.5", "CALLBACK_SCHEDULE": "0,0.2", "SWEEP_SECONDS": "1"}
     up = Up(data, "--workers", "1", ENABLE_TEST_CAPABILITIES="true", CALLBACK_ALLOWED_NETWORKS="127.0.0.0/8", **quick)
     try:
-        up.ready()
+        up.ready(within=120)
         seeded = manage(data, "seed_tasks", SEEDED, "--anyway", within=400, ENABLE_TEST_CAPABILITIES="true")
         assert seeded.returncode == 0, seeded.stderr
         made = json.loads(manage(data, "create_account", "Northwind", "--credits", "1000", "--json").stdout)

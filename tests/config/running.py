@@ -60,9 +60,10 @@ class Up:
         for line in self.process.stdout:
             self.lines.append(line.rstrip("\n"))
 
-    def ready(self) -> "Up":
+    def ready(self, *, within: float = 30) -> "Up":
         """Wait until it says so."""
-        until(lambda: f"Counterfoil is ready at http://127.0.0.1:{self.port}" in self.lines or self._ended())
+        said = f"Counterfoil is ready at http://127.0.0.1:{self.port}"
+        until(lambda: said in self.lines or self._ended(), within=within)
         return self
 
     def _ended(self) -> bool:
