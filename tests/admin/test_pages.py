@@ -10,7 +10,7 @@ from django.urls import reverse
 from billing.models import Account
 from tasks.identifiers import public_id
 from tests.admin.people import list_url, member, page_url, root
-from tests.admin.world import CANARY, EVERY, OF_TASKS, SECRET_INPUT, SECRET_OUTPUT, SECRET_TEXT, crowd, world
+from tests.admin.world import EVERY, OF_TASKS, SECRET_INPUT, SECRET_OUTPUT, SECRET_TEXT, crowd, world
 from tests.builders import account, submit
 
 pytestmark = pytest.mark.django_db
@@ -19,7 +19,6 @@ MODELS = (Account, *EVERY)
 ADDED = {"Account", "Deployment", "RateCard", "Price"}
 EDITED = {"Deployment"}
 MOST_QUERIES = 15
-RUNS = "<script>alert"
 
 
 def read(person, url):
@@ -103,31 +102,6 @@ def test_nothing_is_added_edited_or_deleted_by_hand():
         chosen = {"action": "delete_selected", "_selected_action": [str(row.pk)], "index": 0}
         person.client.post(list_url(model), chosen)
         assert model.objects.values().get(pk=row.pk) == before
-
-
-@pytest.mark.parametrize("group", ["root", "Support"])
-def test_what_customers_and_receivers_write_is_escaped_everywhere(group):
-    world()
-    person, escaped = root() if group == "root" else member(group), 0
-
-    for url in [url for model in MODELS for url in [list_url(model), *map(page_url, model.objects.all())]]:
-        page = person.get(url).content.decode()
-        assert RUNS not in page, url
-        escaped += page.count("&lt;script&gt;")
-    assert escaped > 20
-
-
-def test_what_an_operator_and_a_customer_write_is_escaped_in_acts_and_history():
-    made, person = world(), root()
-
-    answers = [person.ask(made.done, act) for act in ("refund", "rerun", "redeliver")]
-    answers.append(person.do(made.done, "refund", reason=CANARY))
-    answers.append(person.get(reverse("admin:index")))
-    answers.append(person.get(reverse("admin:tasks_task_history", args=[made.done.pk])))
-
-    for answer in answers:
-        assert answer.status_code == 200
-        assert RUNS not in answer.content.decode()
 
 
 @pytest.mark.parametrize("group", ["Operator", "Billing", "Support"])

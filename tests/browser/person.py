@@ -92,7 +92,7 @@ class Person:
     def find(self, task: Known) -> Page:
         """Open a task as one does who was sent its id: by the list's search."""
         self.open("/admin/tasks/task/")
-        box = self.page.get_by_role("searchbox").first
+        box = self.page.locator("#searchbar")
         box.fill(task.name)
         box.press("Enter")
         self.page.locator("#result_list").get_by_role("link", name=task.name).click()

@@ -1,6 +1,7 @@
 """The service that people look at: its addresses, its tasks, and its rows as the database has them."""
 
 import json
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -47,8 +48,14 @@ class Place:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(asked, timeout=10) as answer:
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(asked, timeout=10) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()) from error
+
+    def in_a_day(self) -> str:
+        return self.row("SELECT to_char(now() + '1 day', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS moment")["moment"]
 
     def submit(self, *, ended: bool = False, **fields: Any) -> "Known":
         """A task of the account; one that is to have ended is waited for."""
