@@ -25,6 +25,8 @@ from tasks.statuses import Status
 WINDOWS = (4_000, 16_000, 64_000)
 # Of tasks that share a pair of metadata, so many are looked at.
 RARE = 5_000
+# Of tasks that ended in a time, so many are looked at whatever their ids.
+FEW = 2_000
 WITH_METADATA = """
 WITH found AS MATERIALIZED (SELECT id FROM tasks_task WHERE metadata @> %s AND id < %s)
 SELECT id FROM found ORDER BY id DESC LIMIT %s
@@ -76,6 +78,10 @@ def _windows(
     pair = asked.pair if asked else None
     first, last = _bounds(params, asked)
     start, entries = min(start, last), _entries(params, asked)
+    if entries is None and (ids := _ended(params)) is not None:
+        yield None, list(tasks.filter(pk__in=ids, pk__lt=start).values_list("pk", flat=True)[:size])
+        return
+    entries = [Entries(Task.objects.all())] if entries is None else entries
     for number in WINDOWS[: 2 if pair else None]:
         floor = _floor(entries, start, number)
         floor = None if floor is None or floor < first else floor
@@ -116,15 +122,29 @@ def _bounds(params: Mapping[str, str], asked: Understood | None) -> tuple[UUID, 
     return max(first), min(last)
 
 
-def _entries(params: Mapping[str, str], asked: Understood | None) -> list[Entries]:
-    """Where to look through: by what is asked for that has an index of its own in the order of ids, else all tasks."""
+def _entries(params: Mapping[str, str], asked: Understood | None) -> list[Entries] | None:
+    """Where to look: by what is asked for that has an index of its own in the order of ids; None: among all tasks."""
     if asked and asked.accounts is not None:
         return [Entries(Task.objects.filter(account=account)) for account in asked.accounts]
+    if asked and asked.reference is not None:
+        return [Entries(Task.objects.filter(client_reference=asked.reference))]
     for name, known in KNOWN.items():
         value = params.get(name, "").strip()
         if value and not unreadable({name: value}) and (entries := known(value)) is not None:
             return entries
-    return [Entries(Task.objects.all())]
+    return None
+
+
+def _ended(params: Mapping[str, str]) -> list[UUID] | None:
+    """The tasks that ended in the time that is asked for, by the index of ends, if they are few."""
+    times = [name for name in ("ended_from", "ended_to") if params.get(name, "").strip()]
+    if not times or unreadable({name: params[name] for name in times}):
+        return None
+    ended = Task.objects.filter(completed_at__isnull=False)
+    for name in times:
+        ended = ended.filter(PARAMETERS[name](params[name].strip()))
+    ids = list(ended.order_by("-completed_at").values_list("pk", flat=True)[: FEW + 1])
+    return ids if len(ids) <= FEW else None
 
 
 def _of_need(value: str) -> list[Entries]:

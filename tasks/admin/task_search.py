@@ -29,6 +29,7 @@ class Understood:
     condition: Q
     spans: tuple[Span, ...] = ()
     pair: dict[str, str] | None = None
+    reference: str | None = None
     accounts: tuple[UUID, ...] | None = None
 
 
@@ -42,7 +43,7 @@ def understood(term: str) -> Understood:
     if pair := metadata_of(term):
         return Understood(Q(metadata__contains=pair), pair=pair)
     if _some(Q(client_reference=term)):
-        return Understood(Q(client_reference=term))
+        return Understood(Q(client_reference=term), reference=term)
     accounts = tuple(accounts_named(term))
     return Understood(Q(account__in=accounts), accounts=accounts)
 

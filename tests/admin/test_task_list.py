@@ -116,6 +116,18 @@ def test_rare_metadata_is_found_however_old(monkeypatch):
     assert ids(listed(q="order=A-1")) == [rare.pk]
 
 
+def test_what_few_tasks_have_is_found_however_many_are_newer(monkeypatch):
+    monkeypatch.setattr(task_pages, "WINDOWS", (1, 1))
+    to = deployment(queue="old")
+    old = submit(to=to, client_reference="order-17")
+    lifecycle.cancel(old.pk, by="test")
+    for _ in range(4):
+        submit()
+
+    for params in ({"q": "order-17"}, {"ended_from": "2020-01-01"}, {"model": to.name}, {"status": "canceled"}):
+        assert ids(listed(**params)) == [old.pk], params
+
+
 def test_links_of_other_pages_narrow_the_list():
     one, two = (task_that_is(status, to=deployment(queue=status)) for status in (Status.FAILED, Status.QUEUED))
 
