@@ -48,6 +48,8 @@ def states(account: Account) -> SafeString:
         found.append(("on credit", "warning"))
     if account.twin_of_id:
         found.append(("test", ""))
+    if account.is_internal:
+        found.append(("internal", "info"))
     return format_html_join(" ", "{}", ((label(*state),) for state in found))
 
 
