@@ -29,8 +29,8 @@ class AccountOfTasksScreen(ShowsUsage, AccountScreen):
         js = ("counterfoil/usage.js",)
 
     def for_list(self, queryset: QuerySet) -> QuerySet:
-        last = Task.objects.filter(account=OuterRef("pk")).order_by("-id")
-        looked_up = {f"last_task_{name}": Subquery(last.values(name)[:1]) for name in ("id", "created_at")}
+        newest = tasks_of(OuterRef("pk"))
+        looked_up = {f"last_task_{name}": Subquery(newest.values(name)[:1]) for name in ("id", "created_at")}
         return super().for_list(queryset).annotate(**looked_up)
 
     @admin.display(description="last task")
@@ -43,12 +43,21 @@ class AccountOfTasksScreen(ShowsUsage, AccountScreen):
         return task_link(task_id)
 
     def page_of(self, request: HttpRequest, account: Account) -> dict[str, Any]:
-        last = Task.objects.filter(account=account).order_by("-id").values_list("id", "created_at").first()
+        last = tasks_of(account.pk).values_list("id", "created_at").first()
         tasks = f"{reverse('admin:tasks_task_changelist')}?account={account.pk}"
         return super().page_of(request, account) | {"last_task": last, "tasks_url": tasks}
 
     def tables_of_tasks(self, request: HttpRequest, account: Account) -> list[Table]:
         return [_endpoints(request, account)]
+
+
+def tasks_of(account_id: Any) -> QuerySet[Task]:
+    """The account's tasks, newest first, in words that only the index of accounts can answer.
+
+    Asked for those of an account by id, the planner walks the ids of all tasks back, to the first one for an account
+    without any: 16 s for a list of such accounts beside one with 333,334 tasks, and 0.1 s so.
+    """
+    return Task.objects.filter(account__gte=account_id, account__lte=account_id).order_by("account_id", "-id")
 
 
 def _endpoints(request: HttpRequest, account: Account) -> Table:

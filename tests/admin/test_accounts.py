@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from decimal import Decimal
 
 import pytest
@@ -15,6 +16,7 @@ from billing.credentials import issue_key
 from billing.models import Account, AccountNote, Transfer
 from billing.twins import twin_of
 from tasks import lifecycle
+from tasks.admin.account import tasks_of
 from tests.admin.people import act_url, list_url, member, page_url, root
 from tests.admin.world import CANARY
 from tests.builders import account, claim, deployment, refused, submit
@@ -125,6 +127,18 @@ def test_a_list_of_accounts_reads_no_table_from_end_to_end(asked):
     if asked:
         indexes = ("account_low", "account_near_cap", "account_in_credit", "account_words", "key_prefix", "pkey")
         assert all(any(name in plan for name in indexes) for plan in plans)
+
+
+def test_the_last_task_of_an_account_without_any_is_looked_for_among_its_own_only():
+    statement = str(tasks_of(account().pk).values("id")[:1].query)
+
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute("EXPLAIN " + re.sub(r"[0-9a-f-]{32,36}", lambda found: f"'{found.group()}'", statement))
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+
+    assert "task_account" in plan
+    assert "Sort" not in plan
 
 
 def test_the_page_begins_with_balances_that_add_up():
