@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from django.core.exceptions import EmptyResultSet
 from django.db import connection
 from django.db.models import QuerySet
 from psycopg.types.json import Jsonb
@@ -20,7 +21,7 @@ from tasks.admin.task_filters import PARAMETERS, PAUSED, SLACK, moment, unreadab
 from tasks.admin.task_search import Understood
 from tasks.identifiers import first_id, made_at
 from tasks.models import Callback, Task
-from tasks.statuses import Status
+from tasks.statuses import UNFINISHED, Status
 
 WINDOWS = (4_000, 16_000, 64_000)
 # Of tasks that share a pair of metadata, so many are looked at.
@@ -61,6 +62,8 @@ def page(
 ) -> Page:
     """The newest of these tasks below an id; `params` and `asked` are what they were narrowed by."""
     ids: list[UUID] = []
+    if _mean_nothing(tasks):
+        return Page(ids)
     for floor, found in _windows(tasks.order_by("-pk"), params, asked, before or LAST, size + 1):
         ids += found
         if len(ids) > size:
@@ -69,6 +72,15 @@ def page(
             return Page(ids)
         start = floor
     return Page(ids, older=start, looked_until=made_at(start))
+
+
+def _mean_nothing(tasks: QuerySet) -> bool:
+    """Whether no row can meet the conditions: a model that nobody has, a value that means nothing."""
+    try:
+        tasks.query.sql_with_params()
+    except EmptyResultSet:
+        return True
+    return False
 
 
 def _windows(
@@ -81,6 +93,7 @@ def _windows(
     if entries is None and (ids := _ended(params)) is not None:
         yield None, list(tasks.filter(pk__in=ids, pk__lt=start).values_list("pk", flat=True)[:size])
         return
+    entries = _known(params, MANY) if entries is None else entries
     entries = [Entries(Task.objects.all())] if entries is None else entries
     for number in WINDOWS[: 2 if pair else None]:
         floor = _floor(entries, start, number)
@@ -123,14 +136,22 @@ def _bounds(params: Mapping[str, str], asked: Understood | None) -> tuple[UUID, 
 
 
 def _entries(params: Mapping[str, str], asked: Understood | None) -> list[Entries] | None:
-    """Where to look: by what is asked for that has an index of its own in the order of ids; None: among all tasks."""
-    if asked and asked.accounts is not None:
-        return [Entries(Task.objects.filter(account=account)) for account in asked.accounts]
+    """Where to look: by what is asked for that has an index of its own in the order of ids; None: nothing helps."""
     if asked and asked.reference is not None:
         return [Entries(Task.objects.filter(client_reference=asked.reference))]
-    for name, known in KNOWN.items():
+    if (entries := _known(params, FEWEST)) is not None:
+        return entries
+    if asked and asked.accounts is not None:
+        return [Entries(Task.objects.filter(account=account)) for account in asked.accounts]
+    return _known(params, FEWER)
+
+
+def _known(
+    params: Mapping[str, str], known: Mapping[str, Callable[[str], list[Entries] | None]]
+) -> list[Entries] | None:
+    for name, entries_of in known.items():
         value = params.get(name, "").strip()
-        if value and not unreadable({name: value}) and (entries := known(value)) is not None:
+        if value and not unreadable({name: value}) and (entries := entries_of(value)) is not None:
             return entries
     return None
 
@@ -176,12 +197,12 @@ def _by_model(name: str) -> Callable[[str], list[Entries] | None]:
     return entries
 
 
-# What knows fewest first.
-KNOWN: dict[str, Callable[[str], list[Entries] | None]] = {
-    "need": _of_need,
-    "code": _alone("code"),
-    "status": _of_status,
-    "account": _alone("account"),
-    "model": _by_model("model"),
-    "capability": _by_model("capability"),
-}
+def _unfinished(value: str) -> list[Entries] | None:
+    return _of_status(value) if value in (*UNFINISHED, PAUSED) else None
+
+
+Known = Callable[[str], list[Entries] | None]
+# What knows the fewest first; the last know so many that a short time of ends is asked before.
+FEWEST: dict[str, Known] = {"need": _of_need, "status": _unfinished}
+FEWER: dict[str, Known] = {"account": _alone("account"), "code": _alone("code"), "status": _of_status}
+MANY: dict[str, Known] = {"model": _by_model("model"), "capability": _by_model("capability")}
