@@ -15,7 +15,7 @@ from tasks import lifecycle
 from tasks.identifiers import public_id
 from tasks.models import Callback, Task
 from tasks.statuses import Status
-from tests.admin.people import at_once, history, member, page_url, reported, root, told
+from tests.admin.people import act_url, at_once, history, member, page_url, reported, root, told
 from tests.admin.test_task_acts import charged, events, refunds
 from tests.builders import account, assert_sound, claim, deployment, submit, task_that_is
 
