@@ -7,8 +7,9 @@ from django.contrib import admin
 from django.urls import reverse
 
 from tasks.models import Task
+from tests.admin.everywhere import pages
 from tests.admin.hostile import HOSTILE, LINK, fields_of_text, poison
-from tests.admin.people import act_url, list_url, page_url, root, screen
+from tests.admin.people import list_url, root
 from tests.admin.world import EVERY, world
 from tests.builders import submit
 
@@ -43,28 +44,13 @@ def _leads_out(address: str) -> bool:
     return ":" in address.strip().partition("/")[0].partition("?")[0] and not address.startswith("data:image/")
 
 
-def rows_of(model):
-    return list(model._base_manager.all()[:3])
-
-
-def pages(person):
-    """Every list, page and history of every screen; the pages of every act on them."""
-    yield reverse("admin:index")
-    for model, shown in admin.site._registry.items():
-        yield list_url(model)
-        for row in rows_of(model):
-            yield page_url(row)
-            yield reverse(f"admin:{screen(row)}_history", args=[row.pk])
-            yield from (act_url(row, act.name) for act in getattr(shown, "acts", ()))
-
-
 def test_what_anybody_writes_is_text_on_every_page():
     made, person = world(), root()
     said = person.do(made.done, "refund", reason=HOSTILE, amount="1")
     poison()
 
     wrong, shown = {"said": found} if (found := wrong_with(said.content.decode())) else {}, 0
-    for url in dict.fromkeys(pages(person)):
+    for url in dict.fromkeys(pages()):
         answer = person.get(url)
         assert answer.status_code == 200, url
         page = answer.content.decode()
