@@ -77,7 +77,8 @@ class TaskRows(Rows):
         self.result_count = self.full_result_count = len(self.result_list)
         self.show_full_result_count, self.show_admin_actions = False, True
         self.can_show_all, self.multi_page = False, True
-        self.unreadable = unreadable(self.params)
+        names = PARAMETERS.keys() - {"q", "model", "capability"}  # any text may be one of these, and asking costs
+        self.unreadable = unreadable({name: self.params[name] for name in names if name in self.params})
 
     @property
     def older_url(self) -> str | None:
