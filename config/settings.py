@@ -44,7 +44,7 @@ INSTALLED_APPS = [
     "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "axes",
+    "config.login_names.Logins",
     "billing",
     "tasks",
     "config",

@@ -43,7 +43,7 @@ def _last(attempt: AccessAttempt) -> str:
 @admin.register(AccessAttempt)
 class FailedLoginScreen(Acting, Screen):
     acts = (Unlock(),)
-    list_display = ("username", "ip_address", "state", "tries_", "last", "user_agent")
+    list_display = ("username", "ip_address", "state", "tries_", "last")
     search_fields = ("username__exact", "ip_address__exact")
     search_help_text = "Name or address, whole"
     heavy = ("get_data", "post_data")
@@ -74,7 +74,7 @@ class FailedLoginScreen(Acting, Screen):
 
 @admin.register(AccessLog)
 class LoginScreen(Screen):
-    list_display = ("username", "ip_address", "came", "went", "user_agent")
+    list_display = ("username", "ip_address", "came", "went")
     search_fields = ("username__exact", "ip_address__exact")
     search_help_text = "Name or address, whole"
     fields = (("username", "ip_address"), ("came", "went"), "user_agent")

@@ -189,14 +189,3 @@ def test_of_two_refunds_at_once_one_wins_and_the_other_is_told(come, place):
     assert "Refunded" not in told[1]
     assert "left" in second.page.locator("#main").inner_text()
     assert len(task.history()) == 1
-
-
-def test_a_page_follows_its_task_to_the_end(come, place):
-    task, person = place.submit(input={"seconds": 8, "steps": 8, "text": "as it goes"}), come("support")
-
-    page = person.find(task)
-    page.locator("#task-head").get_by_text("running").first.wait_for()
-    page.locator("#task-head").get_by_text("succeeded").first.wait_for(timeout=60_000)
-
-    assert page.locator("#task-live").get_attribute("hx-get") is None
-    assert task.status() == "succeeded"
