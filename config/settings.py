@@ -286,7 +286,7 @@ UNFOLD = {
     "SITE_URL": None,
     "STYLES": [lambda request: static("counterfoil/admin.css")],
     "SCRIPTS": [lambda request: static("counterfoil/copy.js")],
-    "DASHBOARD_CALLBACK": "tasks.admin.home.home",
+    "DASHBOARD_CALLBACK": "tasks.admin.home.page.home",
     "SIDEBAR": {"navigation": "tasks.admin.navigation.sidebar"},
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("counterfoil/favicon.svg")}

@@ -1,7 +1,6 @@
 from tasks.admin import (
     account,
     books,
-    bulk,
     callback,
     deployment,
     endpoint,
@@ -13,11 +12,11 @@ from tasks.admin import (
     run,
     task,
 )
+from tasks.admin.bulk import screen
 
 __all__ = [
     "account",
     "books",
-    "bulk",
     "callback",
     "deployment",
     "endpoint",
@@ -27,5 +26,6 @@ __all__ = [
     "ratecard",
     "receiver",
     "run",
+    "screen",
     "task",
 ]

@@ -2,12 +2,12 @@ from django.contrib import admin
 
 from billing.admin.acts import Acting
 from billing.admin.screens import Screen
-from tasks.admin.bulk_button import AllThatMatch
-from tasks.admin.task_acts import Cancel, DeleteContent, Pause, Redeliver, Rerun, RerunFree, Resume
-from tasks.admin.task_list import TaskList
-from tasks.admin.task_page import TaskPage
-from tasks.admin.task_refund import Refund
-from tasks.admin.task_times import ChangePriority, ExtendDeadline
+from tasks.admin.bulk.button import AllThatMatch
+from tasks.admin.task_acts.moves import Cancel, DeleteContent, Pause, Redeliver, Rerun, RerunFree, Resume
+from tasks.admin.task_acts.refund import Refund
+from tasks.admin.task_acts.times import ChangePriority, ExtendDeadline
+from tasks.admin.task_list.screen import TaskList
+from tasks.admin.task_page.page import TaskPage
 from tasks.models import Task
 
 

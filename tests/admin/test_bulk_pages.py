@@ -9,9 +9,9 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 
 from tasks import bulk, lifecycle
-from tasks.admin import bulk as screen
-from tasks.admin.bulk import TITLES
-from tasks.admin.bulk_forms import TOLD
+from tasks.admin.bulk import screen
+from tasks.admin.bulk.forms import TOLD
+from tasks.admin.bulk.screen import TITLES
 from tasks.bulk_acts import ACTS
 from tasks.models import BulkAction, Task
 from tests.admin.people import GROUPS, history, list_url, member, page_url, root, told

@@ -7,8 +7,8 @@ from django.utils.timezone import now
 
 from billing.models import Charge
 from tasks import lifecycle
-from tasks.admin.task_filters import PARAMETERS, matching, unreadable
-from tasks.admin.task_search import id_spans
+from tasks.admin.task_list.filters import PARAMETERS, matching, unreadable
+from tasks.admin.task_list.search import id_spans
 from tasks.identifiers import public_id
 from tasks.models import Callback, Task
 from tasks.statuses import ErrorCode, Status

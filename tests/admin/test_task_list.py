@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils.timezone import now
 
 from tasks import lifecycle
-from tasks.admin import task_pages
+from tasks.admin.task_list import pages
 from tasks.identifiers import public_id
 from tasks.models import Task
 from tasks.statuses import Status
@@ -92,7 +92,7 @@ def test_pages_follow_one_another_below_an_id(monkeypatch):
 
 
 def test_a_page_is_found_in_windows_and_says_how_far_it_looked(monkeypatch):
-    monkeypatch.setattr(task_pages, "WINDOWS", (2, 2))
+    monkeypatch.setattr(pages, "WINDOWS", (2, 2))
     to, other = deployment(), deployment(queue="other")
     old = submit(account(name="Old"), other)
     lifecycle.cancel(old.pk, by="test")
@@ -108,7 +108,7 @@ def test_a_page_is_found_in_windows_and_says_how_far_it_looked(monkeypatch):
 
 
 def test_rare_metadata_is_found_however_old(monkeypatch):
-    monkeypatch.setattr(task_pages, "WINDOWS", (1, 1))
+    monkeypatch.setattr(pages, "WINDOWS", (1, 1))
     rare = submit(metadata={"order": "A-1"})
     for _ in range(4):
         submit(metadata={"order": "A-2"})
@@ -117,7 +117,7 @@ def test_rare_metadata_is_found_however_old(monkeypatch):
 
 
 def test_what_few_tasks_have_is_found_however_many_are_newer(monkeypatch):
-    monkeypatch.setattr(task_pages, "WINDOWS", (1, 1))
+    monkeypatch.setattr(pages, "WINDOWS", (1, 1))
     to = deployment(queue="old")
     old = submit(to=to, client_reference="order-17")
     lifecycle.cancel(old.pk, by="test")

@@ -12,8 +12,8 @@ from django.urls import reverse
 from django.utils.timezone import now
 
 from tasks import lifecycle, waiting
-from tasks.admin import task_page_chain, task_page_live, task_page_timeline
-from tasks.admin.task_page_head import head
+from tasks.admin.task_page import live, timeline
+from tasks.admin.task_page.head import head
 from tasks.models import Callback, CallbackAttempt, Task
 from tasks.statuses import ErrorCode, Resolved, Status
 from tests.admin.people import Person, member, page_url, root
@@ -99,7 +99,7 @@ def test_the_head_says_how_the_task_is_and_why(make, status, sentence):
     task = make()
     task.refresh_from_db()
 
-    told = head(task, task_page_timeline.read(task, answers=False).rows)
+    told = head(task, timeline.read(task, answers=False).rows)
 
     assert told.status == status
     assert sentence in told.sentence
@@ -209,7 +209,7 @@ def test_a_long_story_is_told_in_pages_that_leave_nothing_out(monkeypatch):
         task.runs.filter(pk=run.pk).update(started_at=claimed.created_at, resolved_at=claimed.created_at)
     person = root()
     whole = [entry.anchor for entry in see(person, task)["timeline"].entries]
-    monkeypatch.setattr(task_page_timeline, "MOST", 2)
+    monkeypatch.setattr(timeline, "MOST", 2)
 
     page = see(person, task)
     told, sizes = [entry.anchor for entry in page["timeline"].entries], []
@@ -242,7 +242,7 @@ def test_the_page_asks_for_news_and_is_told_only_of_them():
     lifecycle.progress(claimed, percent=10, stage=None, message="news")
     news = person.get(address)
 
-    assert (same.status_code, same.content, seconds) == (204, b"", task_page_live.UNFINISHED)
+    assert (same.status_code, same.content, seconds) == (204, b"", live.UNFINISHED)
     assert len(queries) <= 2  # the session and its user
     assert news.status_code == 200
     assert "news" in news.content.decode()
@@ -264,7 +264,7 @@ def test_text_tries_and_history_are_news_though_the_task_is_the_same():
     claimed, seen = claim(task), []
 
     def look():
-        seen.append(task_page_live.seen(task.pk))
+        seen.append(live.seen(task.pk))
 
     look()
     lifecycle.publish(claimed, offset=0, text="word", usage={})
@@ -286,7 +286,7 @@ def test_a_final_page_asks_no_more_and_one_that_owes_a_callback_seldom():
     first = asks(see(person, owing)["text"])
     owing.callbacks.update(status="delivered")
 
-    assert first[1] == task_page_live.OWING
+    assert first[1] == live.OWING
     assert asks(see(person, quiet)["text"]) is None
     assert asks(see(person, owing)["text"]) is None
 
@@ -306,17 +306,17 @@ def test_the_acts_change_along():
 
 def test_reruns_are_a_chain_from_the_first_to_the_last():
     owner, to = account("100"), deployment()
-    chain = [task_that_is(Status.SUCCEEDED, of=owner, to=to)]
+    made = [task_that_is(Status.SUCCEEDED, of=owner, to=to)]
     for _ in range(3):
-        again = lifecycle.rerun(chain[-1].pk, account_id=owner.pk, api_key_id=None, actor="operator:ann")
-        chain.append(Task.objects.get(pk=again.task_id))
-        lifecycle.succeed(claim(chain[-1]), output=None, usage={}, warnings=[])
+        again = lifecycle.rerun(made[-1].pk, account_id=owner.pk, api_key_id=None, actor="operator:ann")
+        made.append(Task.objects.get(pk=again.task_id))
+        lifecycle.succeed(claim(made[-1]), output=None, usage={}, warnings=[])
     other = task_that_is(Status.SUCCEEDED, of=owner, to=to)
 
-    links = see(root(), chain[1])["chain"]
+    links = see(root(), made[1])["chain"]
 
-    assert [(link.id, link.depth) for link in links] == [(task.pk, depth - 1) for depth, task in enumerate(chain)]
-    assert [link.id for link in task_page_chain.chain(other)] == [other.pk]
+    assert [(link.id, link.depth) for link in links] == [(task.pk, depth - 1) for depth, task in enumerate(made)]
+    assert [link.id for link in chain.chain(other)] == [other.pk]
 
 
 def test_all_that_the_page_and_its_news_ask_is_found_by_indexes():
@@ -329,7 +329,7 @@ def test_all_that_the_page_and_its_news_ask_is_found_by_indexes():
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
         plans = ""
-        for sql, params in [*((sql, None) for sql in asked), (task_page_live.SEEN, [made.done.pk])]:
+        for sql, params in [*((sql, None) for sql in asked), (live.SEEN, [made.done.pk])]:
             cursor.execute(f"EXPLAIN {sql}", params)
             plans += "".join(f"{line}\n" for (line,) in cursor.fetchall())
 

@@ -15,8 +15,8 @@ from django.utils.timezone import now
 from PIL import Image
 
 from tasks import artifacts, lifecycle
-from tasks.admin import task_page_images, task_page_request
-from tasks.admin.task_page_images import images_in, raster
+from tasks.admin.task_page import images, request
+from tasks.admin.task_page.images import images_in, raster
 from tasks.capabilities import File
 from tasks.models import Artifact, Task
 from tasks.statuses import Status
@@ -181,7 +181,7 @@ def test_what_is_no_image_stays_text(value):
 
 
 def test_images_are_on_the_page_and_not_too_many(monkeypatch):
-    monkeypatch.setattr(task_page_images, "MOST_IMAGES", 2)
+    monkeypatch.setattr(images, "MOST_IMAGES", 2)
     task = made(output=[text(picture())] * 3, input={"output": text(picture("JPEG"))})
 
     shown = page(task)
@@ -268,7 +268,7 @@ def test_a_picture_is_measured_before_a_browser_unpacks_it():
     assert raster(picture()) == "image/png"
     assert raster(huge()) is None
     assert raster(picture("GIF")[:6] + b"\xff\xff\xff\xff" + b"0" * 50) is None
-    assert raster(picture() + b"0" * task_page_images.MOST_BYTES) is None
+    assert raster(picture() + b"0" * images.MOST_BYTES) is None
 
 
 HOSTILE = [
@@ -291,7 +291,7 @@ def test_the_command_gives_curl_the_same_request_whatever_is_in_it(settings):
         input={"output": HOSTILE, "".join(HOSTILE): {}}, metadata={"k": "".join(HOSTILE)}, client_reference="'$(id)'"
     )
 
-    told = task_page_request.commands(task, content=True)
+    told = request.commands(task, content=True)
 
     header = ["-H", "Authorization: Bearer the-key"]
     *words, body = given(told.again)
@@ -315,7 +315,7 @@ def test_the_request_is_one_that_the_api_accepts():
     consumer = Consumer()
     task = submit(consumer.account, input={"output": HOSTILE}, priority=7, callback_url="https://example.com/")
 
-    answer = consumer.post("/v1/tasks", task_page_request.as_text(task).encode())
+    answer = consumer.post("/v1/tasks", request.as_text(task).encode())
 
     assert answer.status_code == 202
     again = Task.objects.exclude(pk=task.pk).get()

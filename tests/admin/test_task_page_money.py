@@ -9,8 +9,8 @@ from django.db import connection
 
 from billing.models import Charge, Transfer, UsageLine
 from tasks import lifecycle
-from tasks.admin import task_page_timeline
-from tasks.admin.task_page_money import money, sums_of
+from tasks.admin.task_page import timeline
+from tasks.admin.task_page.money import money, sums_of
 from tasks.models import Task
 from tasks.statuses import Status
 from tests.admin.people import page_url, root
@@ -38,7 +38,7 @@ def of(task):
     """The task's money as its page has it."""
     task = Task.objects.get(pk=task.pk)
     task.charge = Charge.objects.filter(pk=task.pk).first()
-    return money(task, transfers=task_page_timeline.read(task, answers=False).rows["transfers"])
+    return money(task, transfers=timeline.read(task, answers=False).rows["transfers"])
 
 
 def words(page):
@@ -138,9 +138,9 @@ def test_the_equations_hold_with_the_task_s_own_numbers(make, shown):
 
 def test_sums_are_of_all_transfers_though_the_page_has_a_few(monkeypatch):
     task = refunded()
-    monkeypatch.setattr(task_page_timeline, "MOST", 1)
+    monkeypatch.setattr(timeline, "MOST", 1)
 
-    transfers = task_page_timeline.read(task, answers=False).rows["transfers"]
+    transfers = timeline.read(task, answers=False).rows["transfers"]
 
     assert len(transfers) == 1
     sums = sums_of(transfers)
@@ -204,7 +204,7 @@ def test_transfers_of_another_task_are_not_added():
     first = done(priced(("input_tokens", "2")), {"input_tokens": 9}, {"input_tokens": 3})
     refunded()
 
-    transfers = task_page_timeline.read(first, answers=False).rows["transfers"]
+    transfers = timeline.read(first, answers=False).rows["transfers"]
 
     assert {transfer.task_id for transfer in transfers} == {first.pk}
     assert sums_of(transfers).captured == Transfer.objects.get(task_id=first.pk, kind="capture").amount

@@ -12,8 +12,8 @@ from django.urls import reverse
 from django.utils.http import content_disposition_header
 from django.utils.timezone import now
 
-from tasks.admin.task_page_content import whole
-from tasks.admin.task_page_images import MOST_BYTES, TYPES, raster
+from tasks.admin.task_page.content import whole
+from tasks.admin.task_page.images import MOST_BYTES, TYPES, raster
 from tasks.identifiers import public_id
 from tasks.models import Artifact, Task
 

@@ -17,15 +17,15 @@ from django.views.decorators.http import require_safe
 from billing.admin.screens import SHOWN
 from billing.models import Charge
 from tasks.admin.found import CONTENT, task_id_of
-from tasks.admin.task_page_chain import chain
-from tasks.admin.task_page_content import PARTS, Content, in_lines, of_json, of_text, of_written
-from tasks.admin.task_page_files import artifact_file, artifacts_of, content_file
-from tasks.admin.task_page_head import SENTENCE, head
-from tasks.admin.task_page_live import SEEN, interval, seen
-from tasks.admin.task_page_money import money
-from tasks.admin.task_page_request import commands
-from tasks.admin.task_page_technical import technical
-from tasks.admin.task_page_timeline import read, timeline
+from tasks.admin.task_page.chain import chain
+from tasks.admin.task_page.content import PARTS, Content, in_lines, of_json, of_text, of_written
+from tasks.admin.task_page.files import artifact_file, artifacts_of, content_file
+from tasks.admin.task_page.head import SENTENCE, head
+from tasks.admin.task_page.live import SEEN, interval, seen
+from tasks.admin.task_page.money import money
+from tasks.admin.task_page.request import commands
+from tasks.admin.task_page.technical import technical
+from tasks.admin.task_page.timeline import read, timeline
 from tasks.models import Run, Task
 from tasks.statuses import FINAL
 

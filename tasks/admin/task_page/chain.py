@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from tasks.admin.task_page_head import COLOURS
+from tasks.admin.task_page.head import COLOURS
 from tasks.identifiers import public_id
 from tasks.models import Task
 from tasks.sql import load

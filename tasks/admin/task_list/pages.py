@@ -17,8 +17,8 @@ from django.db.models import QuerySet
 from psycopg.types.json import Jsonb
 
 from billing.models import Charge
-from tasks.admin.task_filters import PARAMETERS, PAUSED, SLACK, moment, unreadable
-from tasks.admin.task_search import Understood
+from tasks.admin.task_list.filters import PARAMETERS, PAUSED, SLACK, moment, unreadable
+from tasks.admin.task_list.search import Understood
 from tasks.identifiers import first_id, made_at
 from tasks.models import Callback, Task
 from tasks.statuses import UNFINISHED, Status

@@ -10,7 +10,7 @@ from billing.admin.acts import Declined, Done, ReasonForm
 from billing.admin.screens import Table, table, when
 from billing.exceptions import ChangedSince
 from tasks import lifecycle
-from tasks.admin.task_acts import NOTHING, TaskAct
+from tasks.admin.task_acts.moves import NOTHING, TaskAct
 from tasks.models import Task
 from tasks.statuses import FINAL
 

@@ -23,11 +23,11 @@ from unfold.widgets import INPUT_CLASSES, UnfoldAdminSelectWidget
 from billing.admin.screens import NOTHING, Rows, amount, label, link, when
 from billing.models import Account, Charge
 from tasks.admin.found import task_id_of
-from tasks.admin.task_filters import GRACE, NEEDS, PARAMETERS, PAUSED, matching, moment, unreadable
-from tasks.admin.task_page_head import COLOURS
-from tasks.admin.task_page_timeline import seconds
-from tasks.admin.task_pages import page
-from tasks.admin.task_search import understood
+from tasks.admin.task_list.filters import GRACE, NEEDS, PARAMETERS, PAUSED, matching, moment, unreadable
+from tasks.admin.task_list.pages import page
+from tasks.admin.task_list.search import understood
+from tasks.admin.task_page.head import COLOURS
+from tasks.admin.task_page.timeline import seconds
 from tasks.models import Callback, Deployment, Task
 from tasks.statuses import ErrorCode, Status
 

@@ -18,7 +18,7 @@ from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.timezone import is_naive, make_aware, now
 
 from billing.models import Charge
-from tasks.admin.task_search import NOBODY, understood
+from tasks.admin.task_list.search import NOBODY, understood
 from tasks.identifiers import first_id
 from tasks.models import Callback, Deployment, Task
 from tasks.needs import GRACE

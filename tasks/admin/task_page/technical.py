@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from billing.admin.screens import compact, yes_or_no
-from tasks.admin.task_page_money import plain
+from tasks.admin.task_page.money import plain
 from tasks.models import Task
 
 

@@ -11,9 +11,9 @@ from django.http import HttpRequest
 
 from billing.admin.screens import when
 from tasks import needs, overview
-from tasks.admin.home_charts import charts, tops
-from tasks.admin.home_needs import cards, pulses, queue_rows, quiet
-from tasks.admin.home_steps import steps
+from tasks.admin.home.charts import charts, tops
+from tasks.admin.home.needs import cards, pulses, queue_rows, quiet
+from tasks.admin.home.steps import steps
 
 PAGE, PARTS = "admin/base.html", "admin/counterfoil/home/parts.html"
 USUAL = overview.WINDOWS["day"]

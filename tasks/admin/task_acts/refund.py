@@ -13,7 +13,7 @@ from billing.admin.once import keyed
 from billing.admin.screens import Table, amount, table
 from billing.models import Charge, UsageLine
 from tasks import lifecycle
-from tasks.admin.task_acts import TaskAct, balances_of, charges_of
+from tasks.admin.task_acts.moves import TaskAct, balances_of, charges_of
 from tasks.models import Task
 
 

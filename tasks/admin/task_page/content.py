@@ -10,8 +10,8 @@ from django.db.models.functions import Cast
 from django.urls import reverse
 
 from billing.admin.screens import SHOWN
-from tasks.admin.task_page_images import Image, images_in
-from tasks.admin.task_page_request import as_text
+from tasks.admin.task_page.images import Image, images_in
+from tasks.admin.task_page.request import as_text
 from tasks.models import Run, Task
 
 PARTS = ("input", "output", "text", "request")

@@ -6,7 +6,7 @@ from typing import Any
 from django import forms
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminIntegerFieldWidget, UnfoldAdminTextareaWidget
 
-from tasks.admin.task_times import MoreTime, Priority
+from tasks.admin.task_acts.times import MoreTime, Priority
 from tasks.models import BulkAction
 
 

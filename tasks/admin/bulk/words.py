@@ -8,8 +8,8 @@ from django.utils.formats import localize
 
 from billing.admin.screens import amount
 from billing.models import Account
-from tasks.admin.task_filters import NEEDS, PARAMETERS
-from tasks.admin.task_list import ALIASES, BEFORE
+from tasks.admin.task_list.filters import NEEDS, PARAMETERS
+from tasks.admin.task_list.screen import ALIASES, BEFORE
 from tasks.bulk_acts import ACTS
 from tasks.models import BulkAction
 

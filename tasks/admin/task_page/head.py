@@ -8,7 +8,7 @@ from django.utils.text import Truncator
 from django.utils.timezone import now
 
 from billing.admin.screens import when
-from tasks.admin.task_page_timeline import seconds, state_of
+from tasks.admin.task_page.timeline import seconds, state_of
 from tasks.models import Callback, Task
 from tasks.statuses import FINAL, ErrorCode, Status
 

@@ -19,8 +19,8 @@ from billing.admin.screens import Screen, Table, amount, label, when
 from billing.exceptions import Refusal
 from billing.spreadsheets import MARK, Echo, harmless
 from tasks import bulk
-from tasks.admin.bulk_forms import TOLD, StartForm, told
-from tasks.admin.bulk_words import (
+from tasks.admin.bulk.forms import TOLD, StartForm, told
+from tasks.admin.bulk.words import (
     COLOURS,
     data_in_words,
     filters_in,
@@ -31,7 +31,7 @@ from tasks.admin.bulk_words import (
 )
 from tasks.admin.found import task_link
 from tasks.admin.task import TaskScreen
-from tasks.admin.task_filters import matching, unreadable
+from tasks.admin.task_list.filters import matching, unreadable
 from tasks.identifiers import public_id
 from tasks.models import BulkAction, BulkActionRow
 
