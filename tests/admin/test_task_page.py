@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils.timezone import now
 
 from tasks import lifecycle, waiting
-from tasks.admin.task_page import live, timeline
+from tasks.admin.task_page import chain, live, timeline
 from tasks.admin.task_page.head import head
 from tasks.models import Callback, CallbackAttempt, Task
 from tasks.statuses import ErrorCode, Resolved, Status
