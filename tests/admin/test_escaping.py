@@ -104,8 +104,8 @@ def test_what_an_address_asks_is_text():
     assert wrong == {}
 
 
-@pytest.mark.parametrize("text", [LINK, "{% now 'Y' %}", "' OR 1=1 --", "%00", "\x00", "\U0001f4a5" * 300, "9" * 400])
-@pytest.mark.parametrize("name", ["q", "p", "o", "ids", "act", "window", "created_from", "account", "status"])
+@pytest.mark.parametrize("text", [LINK, "{% now 'Y' %}", "' OR 1=1 --", "\x00", "\U0001f4a5" * 300, "9" * 400])
+@pytest.mark.parametrize("name", ["q", "p", "o", "created_from", "account"])
 def test_a_list_takes_any_address(name, text):
     answer = root().client.get(list_url(Task), {name: text}, follow=True)
 

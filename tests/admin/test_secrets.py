@@ -55,14 +55,3 @@ def test_the_page_that_shows_a_secret_is_kept_by_nobody():
     assert secret in answer.content.decode()
     assert "no-store" in answer["Cache-Control"]
     assert answer.redirect_chain == []
-
-
-def test_what_is_kept_of_a_secret_does_not_open_it():
-    """Digests of keys, and callback secrets as they are encrypted."""
-    made, person = world(), root()
-
-    page = "".join(person.get(url).content.decode() for url in pages())
-    account = Account.objects.get(pk=made.account.pk)
-
-    assert made.key.digest not in page
-    assert account.callback_secret not in page
