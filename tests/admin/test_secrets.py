@@ -44,6 +44,8 @@ def test_a_secret_is_shown_once(caplog):
     assert [
         (name, place) for name, secret in secrets.items() for place, text in everywhere.items() if secret in text
     ] == []
+    assert made.key.digest not in shown
+    assert Account.objects.get(pk=made.account.pk).callback_secret not in shown
 
 
 def test_the_page_that_shows_a_secret_is_kept_by_nobody():
