@@ -106,7 +106,7 @@ SELECT count(*) FROM refused
 class NotStarted(Refusal):
     """The action is not begun; the message says why."""
 
-    status = 409
+    code, status = "not_started", 409
 
 
 def may(user: AbstractUser, act: str) -> bool:

@@ -230,10 +230,10 @@ def test_lines_in_a_file_are_not_cut(monkeypatch):
 
 
 @pytest.mark.django_db
-def test_the_login_works_whoever_had_the_name():
+def test_the_login_works_whoever_had_the_name(rf):
     get_user_model().objects.create_user("demo", password="x", is_active=False)
 
-    user = authenticate(username="demo", password=command.let_in("demo"))
+    user = authenticate(rf.post("/"), username="demo", password=command.let_in("demo"))
 
     assert user.is_superuser
     assert user.is_staff

@@ -146,7 +146,7 @@ def test_a_killed_process_is_started_again(serving):
     until(lambda: any("web" in line and "killed by SIGKILL" in line for line in serving.lines))
     until(lambda: serving.serves("/admin/login/"))
     until(lambda: sorted(serving.family().values()) == whole)
-    assert len(set(before) & set(serving.family())) == 3  # the deliverers
+    assert len(set(before) & set(serving.family())) == 4  # the deliverers
 
 
 def test_a_stop_gives_back_what_could_not_be_finished_and_leaves_the_engines_of_others(with_engines, up):

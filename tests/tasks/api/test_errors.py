@@ -21,7 +21,9 @@ from tests.tasks.api.client import Consumer
 with_rows = pytest.mark.django_db(transaction=True)
 
 # What only operators hear, in the admin.
-OPERATORS = {"refund_too_large", "nothing_charged", "task_ended", "key_ended"}
+OPERATORS = {
+    "changed_since", "key_ended", "not_started", "nothing_charged", "price_in_force", "refund_too_large", "task_ended",
+}  # fmt: skip
 UNKNOWN = "/v1/tasks/task_01m806yepge72v4969hdkw0ka7"
 UNKNOWN_FIRST = {("GET", UNKNOWN), ("GET", f"{UNKNOWN}/events")}
 
