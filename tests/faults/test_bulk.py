@@ -1,4 +1,4 @@
-"""All that match, at size: ten thousand refunds by workers that are killed again and again."""
+"""All that match, at size: two thousand refunds by workers that are killed again and again."""
 
 import time
 
@@ -19,13 +19,13 @@ from tasks.models.bulk import BULK_QUEUE
 from tests.faults.processes import kill_group, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.chaos]
-TASKS, KILLS = 11_500, 5
+TASKS, KILLS = 2_500, 3
 # How long whoever wants an account's row may wait for a bulk action.
 A_MOMENT = 1.0
 
 
 @pytest.mark.timeout(1500)
-def test_ten_thousand_refunds_by_workers_that_are_killed_are_each_given_once(crew, capsys):
+def test_two_thousand_refunds_by_workers_that_are_killed_are_each_given_once(crew, capsys):
     call_command("seed_tasks", TASKS, accounts=20, seed=5)
     before = dict(Transfer.objects.filter(kind="refund").aggregate(count=Count("id"), sum=Sum("amount")))
     action = started("refund")
@@ -49,7 +49,7 @@ def test_ten_thousand_refunds_by_workers_that_are_killed_are_each_given_once(cre
     )
     with capsys.disabled():
         print(f"\n{told}")
-    assert action.suited > 10_000
+    assert action.suited > 2_000
     assert (action.status, action.done, action.moved) == ("done", action.suited, action.credits), told
     assert given.count() == before["count"] + action.done
     assert given.aggregate(sum=Sum("amount"))["sum"] == before["sum"] + action.moved
