@@ -411,6 +411,13 @@ class RateCard(models.Model):
         return self.name
 
 
+def per_unit(credits_: Decimal, size: int, unit: str) -> str:
+    """A price in words: 0.5 credits per 1,000 characters."""
+    number = f"{credits_.normalize():,f}"
+    each = unit if size == 1 else f"{size:,} {unit}s"
+    return f"{number} credit{'' if number == '1' else 's'} per {each}"
+
+
 class Price(models.Model):
     """What `unit_size` units of a meter cost from a moment on. Never changed: a new price is a new row."""
 
@@ -447,7 +454,7 @@ class Price(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.credits.normalize():f} credits / {self.unit_size} {self.unit}"
+        return per_unit(self.credits, self.unit_size, self.unit)
 
 
 class UsageLine(models.Model):

@@ -106,7 +106,7 @@ class Posting(AccountAct):
     def perform(self, row: Account, *, by: str, data: dict[str, Any]) -> Done:
         key = keyed(self.name, data["key"], row.pk)
         moved = self.verb(row.pk, data["amount"], key=key, reason=data["reason"], actor=by)
-        return Done(f"{self.told} {moved.amount:f}; {moved.available_after:f} credits are available now.")
+        return Done(f"{self.told} {amount(moved.amount)}; {amount(moved.available_after)} credits are available now.")
 
 
 class Grant(Posting):

@@ -31,8 +31,6 @@ from billing.failpoints import here
 
 # Rows one form acts on: as many as a list shows at once, and some.
 AT_ONCE = 100
-# Acts that fit beside a page's title.
-BUTTONS = 3
 
 
 class ReasonForm(OnceForm):
@@ -127,6 +125,8 @@ class Acting:
     acts: tuple[Act, ...] = ()
     # Acts that are offered for one row only.
     single: tuple[str, ...] = ()
+    # Acts that fit beside the page's title.
+    buttons = 3
 
     def get_urls(self) -> list[URLPattern]:
         wrap = self.admin_site.admin_view
@@ -270,19 +270,21 @@ class Acting:
         return f"{self.opts.app_label}_{self.opts.model_name}_{act.name}"
 
     def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
-        """The acts that suit this row: a button each, or one menu when they would crowd out the title."""
+        """The acts that suit this row: a button each, and a menu for those that would crowd out the title."""
         buttons = [self._button(act, row) for act in self.acts if act.allowed(request) and act.suits(row)]
-        if len(buttons) <= BUTTONS:
+        if len(buttons) <= self.buttons:
             return buttons
-        return [{"title": "Act", "icon": "bolt", "variant": ActionVariant.PRIMARY, "items": buttons}]
+        first = self.buttons - 1
+        more = {"title": "More acts", "icon": "bolt", "variant": ActionVariant.DEFAULT, "items": buttons[first:]}
+        return [*buttons[:first], more]
 
     def _button(self, act: Act, row: Any) -> dict[str, Any]:
-        """A button as unfold's template draws it."""
+        """A button as unfold's template draws it. Red is for the page that asks, not for this one."""
         path_ = self.address(act, [row.pk])
         return {
             "title": act.title,
             "icon": act.icon,
-            "variant": act.variant,
+            "variant": ActionVariant.PRIMARY if act.variant == ActionVariant.PRIMARY else ActionVariant.DEFAULT,
             "attrs": {},
             "dialog": None,
             "path": path_,

@@ -11,7 +11,7 @@ from billing.admin.account_acts import MOST, CreditsField
 from billing.admin.account_page import key_state
 from billing.admin.acts import Act, Acting, Declined, Done, ReasonForm
 from billing.admin.once import SHOWN_ONCE
-from billing.admin.screens import Screen, Table, link, table, when
+from billing.admin.screens import Screen, Table, amount, link, table, when
 from billing.models import ApiKey
 
 LONGEST_OVERLAP_HOURS = 24 * 30
@@ -74,7 +74,7 @@ class SetCap(KeyAct):
     def perform(self, row: ApiKey, *, by: str, data: dict[str, Any]) -> Done:
         cap = data["monthly_cap"]
         ApiKey.objects.filter(pk=row.pk).update(monthly_cap=cap)
-        return Done("Lifted the spend cap." if cap is None else f"Set the spend cap to {cap:f} credits a month.")
+        return Done("Lifted the spend cap." if cap is None else f"Set the spend cap to {amount(cap)} credits a month.")
 
 
 class Revoke(KeyAct):

@@ -8,7 +8,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from billing.admin.account_acts import AccountAct
 from billing.admin.acts import Done, ReasonForm
-from billing.admin.screens import Screen, link
+from billing.admin.screens import Screen, link, who
 from billing.models import LONGEST_NOTE, Account, AccountNote
 
 
@@ -35,14 +35,18 @@ class WriteNote(AccountAct):
 
 @admin.register(AccountNote)
 class AccountNoteScreen(Screen):
-    list_display = ("created_at", "account", "author", "beginning")
+    list_display = ("created_at", "account", "by", "beginning")
     list_select_related = ("account",)
     linked = ("account",)
-    fields = (("of_account", "author", "created_at"), "text")
+    fields = (("of_account", "by", "created_at"), "text")
 
     @admin.display(description="account")
     def of_account(self, note: AccountNote) -> str:
         return link("billing_account", note.account_id, note.account)
+
+    @admin.display(description="by")
+    def by(self, note: AccountNote) -> str:
+        return who(note.author)
 
     @admin.display(description="note")
     def beginning(self, note: AccountNote) -> str:

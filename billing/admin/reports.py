@@ -20,11 +20,11 @@ def keep_report(act: str, *, rows: list[tuple[str, str, str, str]], **of: Any) -
 
 @admin.register(ActReport)
 class ActReportScreen(Screen):
-    list_display = ("created_at", "act", "actor", "done", "refused", "repeated", "reason")
+    list_display = ("created_at", "act", "by", "done", "refused", "repeated", "reason")
     list_filter = ("act",)
     list_display_links = ("created_at", "act")
     fieldsets = (
-        (None, {"fields": (("act", "actor", "created_at"), "reason", ("done", "refused", "repeated"))}),
+        (None, {"fields": (("act", "by", "created_at"), "reason", ("done", "refused", "repeated"))}),
     )  # fmt: skip
 
     def for_list(self, queryset: Any) -> Any:

@@ -1,12 +1,16 @@
 """What the screens of the admin have in common: they show rows, cheaply, and change none by hand."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.admin.options import BaseModelAdmin
+from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.template.loader import render_to_string
@@ -14,6 +18,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.formats import localize
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.timezone import template_localtime
 from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePaginator
@@ -22,6 +27,8 @@ from unfold.views import ChangeList
 NOTHING = "-"
 # What of a long JSON or text a page shows. An output is at most 1 MiB; a browser is not the place to read that.
 SHOWN = 100_000
+# A cell that is read from the right: a number, linked or not, or nothing.
+NUMBER = re.compile(r"(<a [^>]*>)?[+-]?\d[\d,]*(\.\d+)?( %)?(</a>)?|-")
 # How a field that may be looked up by address can be asked: never by a part of what it holds.
 ASKED = {"", "exact", "id__exact", "isnull"}
 
@@ -35,9 +42,27 @@ class Table:
     rows: list[list[Any]]
     more: str = ""
 
+    @property
+    def columns(self) -> list[tuple[str, bool]]:
+        """Each header, and whether numbers stand below it."""
+        return [(header, self._counts(number)) for number, header in enumerate(self.headers)]
+
+    @property
+    def cells(self) -> list[list[tuple[Any, str, bool]]]:
+        """Each row's cells, with their header and whether they are numbers."""
+        return [[(cell, *column) for cell, column in zip(row, self.columns, strict=False)] for row in self.rows]
+
+    def _counts(self, number: int) -> bool:
+        column = [str(row[number]) for row in self.rows if number < len(row)]
+        return all(map(NUMBER.fullmatch, column)) and any(cell != NOTHING for cell in column)
+
 
 class Rows(ChangeList):
-    """A list that reads only what it shows."""
+    """A list that reads only what it shows, and is called what it is a list of."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = capfirst(self.opts.verbose_name_plural)
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: list[str] | None = None) -> QuerySet:
         return self.model_admin.for_list(super().get_queryset(request, exclude_parameters))
@@ -101,6 +126,16 @@ class Screen(ModelAdmin):
         context["show_save_and_add_another"] = False
         return super().render_change_form(request, context, *args, **kwargs)
 
+    def get_paginator(self, request: HttpRequest, queryset: Any, *args: Any, **kwargs: Any) -> Paginator:
+        """A list's rows are not counted. A row's history is short: it has a number and a last page."""
+        if getattr(queryset, "model", None) is LogEntry:
+            return Paginator(queryset, *args, **kwargs)
+        return super().get_paginator(request, queryset, *args, **kwargs)
+
+    @admin.display(description="by")
+    def by(self, row: Any) -> str:
+        return who(row.actor)
+
     def tables(self, request: HttpRequest, obj: Any) -> list[Table]:
         """What stands below the fields of this row's page."""
         return []
@@ -135,7 +170,17 @@ def when(moment: Any) -> str:
 
 
 def amount(credits_: Decimal | None) -> str:
-    return NOTHING if credits_ is None else f"{credits_:f}"
+    """Credits as every page writes them: with thousands apart, and to the fourth place at least."""
+    if credits_ is None:
+        return NOTHING
+    finer = credits_.as_tuple().exponent
+    return f"{credits_:,f}" if isinstance(finer, int) and finer < -4 else f"{credits_:,.4f}"
+
+
+def who(actor: str) -> str:
+    """Somebody as every page names them: an operator by the name alone."""
+    kind, _, name = actor.partition(":")
+    return {"operator": name, "api_key": f"key {name}"}.get(kind, actor)
 
 
 def yes_or_no(answer: bool) -> str:  # noqa: FBT001 - the answer itself
@@ -185,7 +230,7 @@ def compact(data: dict[str, Any] | None) -> str:
 def _named(name: str, value: Any) -> str:
     if isinstance(value, dict):
         return compact(value)
-    return f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+    return f"{name}: {value.rstrip('.') if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
 
 
 def table(title: str, rows: Iterable[Any], *columns: tuple[str, str | Callable[[Any], Any]], more: str = "") -> Table:

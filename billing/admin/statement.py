@@ -21,7 +21,7 @@ from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from unfold.widgets import BASE_INPUT_CLASSES, UnfoldAdminSelectWidget
 
-from billing.admin.screens import Table, amount, label, link, table
+from billing.admin.screens import Table, amount, label, link, table, who
 from billing.models import Account, Transfer
 from billing.periods import BALANCES, Period, period
 from billing.spreadsheets import csv_of, file_name
@@ -125,7 +125,7 @@ class Stated:
     def _purpose(self, transfer: Transfer) -> SafeString:
         """The task that it is for, and who gave which reason, as far as there are such."""
         task = self.task_named(transfer.task_id) if transfer.task_id else ""
-        words = [word for word in (transfer.reason, transfer.actor) if word and word != SYSTEM]
+        words = [word for word in (transfer.reason, who(transfer.actor)) if word and word != SYSTEM]
         return format_html('{}<span class="account-words">{}</span>', task, " · ".join(words))
 
     def task_named(self, task_id: UUID | None) -> Any:
@@ -182,7 +182,7 @@ def _balances(asked: Period) -> Table:
         [
             name.capitalize(),
             amount(getattr(asked.opening, name)),
-            f"{getattr(asked.change, name):+f}",
+            f"{getattr(asked.change, name):+,f}",
             amount(getattr(asked.closing, name)),
         ]
         for name in BALANCES

@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from billing.admin.screens import Screen, Table, amount, label, link, table
+from billing.admin.screens import Screen, Table, amount, label, link, table, who
 from billing.models import Charge, Transfer, UsageLine
 from tasks.admin.found import FoundByTaskOrAccount, task_link
 from tasks.admin.spans import span
@@ -17,6 +17,10 @@ KINDS = {Transfer.Kind.GRANT: "success", Transfer.Kind.REFUND: "warning", Transf
 class BookScreen(FoundByTaskOrAccount, Screen):
     list_select_related = ("account",)
     linked = ("account", "task_id")
+
+    @admin.display(description="no.")
+    def numbered(self, row: Any) -> str:
+        return str(row.pk)
 
     @admin.display(description="task")
     def of_task(self, row: Any) -> str:
@@ -43,11 +47,11 @@ class TestCredits(admin.SimpleListFilter):
 
 @admin.register(Transfer)
 class TransferScreen(BookScreen):
-    list_display = ("id", "what", "amount", "available_after", "account", "of_task", "actor", "created_at")
+    list_display = ("numbered", "what", "amount", "available_after", "account", "of_task", "by", "created_at")
     list_filter = ("kind", TestCredits, span("created", "time", "created_at"))
     fields = (
         ("what", "amount", "of_account", "account_seq"),
-        ("of_task", "usage_line", "actor", "created_at"),
+        ("of_task", "usage_line", "by", "created_at"),
         ("available_after", "held_after", "charged_after", "granted_after"),
         "reason",
         "key",
@@ -77,7 +81,7 @@ class ChargeScreen(BookScreen):
             "Usage lines",
             UsageLine.objects.filter(task_id=obj.pk).order_by("position"),
             ("Meter", lambda line: link("billing_usageline", line.pk, line.meter)),
-            ("Quantity", lambda line: f"{line.quantity.normalize():f} {line.unit}"),
+            ("Quantity", lambda line: f"{line.quantity.normalize():,f} {line.unit}{'' if line.quantity == 1 else 's'}"),
             ("Listed", "listed_amount"),
             ("Billed", "billed_amount"),
         )
@@ -88,7 +92,7 @@ class ChargeScreen(BookScreen):
             ("Kind", "kind"),
             ("Amount", "amount"),
             ("Reason", "reason"),
-            ("By", "actor"),
+            ("By", lambda transfer: who(transfer.actor)),
             ("Time", "created_at"),
         )
         return [lines, transfers]
@@ -96,12 +100,16 @@ class ChargeScreen(BookScreen):
 
 @admin.register(UsageLine)
 class UsageLineScreen(BookScreen):
-    list_display = ("id", "meter", "quantity", "unit", "billed_amount", "account", "of_task", "created_at")
+    list_display = ("numbered", "meter", "quantity_", "billed_amount", "account", "of_task", "created_at")
     fields = (
         ("of_task", "of_account", "position", "created_at"),
-        ("meter", "quantity", "unit", "price"),
+        ("meter", "quantity_", "price"),
         ("listed_amount", "billed_amount", "usd_reference", "how"),
     )
+
+    @admin.display(description="quantity")
+    def quantity_(self, line: UsageLine) -> str:
+        return f"{line.quantity.normalize():,f} {line.unit}{'' if line.quantity == 1 else 's'}"
 
     @admin.display(description="measured")
     def how(self, line: UsageLine) -> str:

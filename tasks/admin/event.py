@@ -7,9 +7,9 @@ from tasks.models import TaskEvent
 
 @admin.register(TaskEvent)
 class TaskEventScreen(FoundByTask, Screen):
-    list_display = ("created_at", "type", "of_task", "seq", "actor", "told")
+    list_display = ("created_at", "type", "of_task", "seq", "by", "told")
     linked = ("task",)
-    fields = (("created_at", "type"), ("of_task", "seq", "actor"), "shown_data")
+    fields = (("created_at", "type"), ("of_task", "seq", "by"), "shown_data")
 
     @admin.display(description="task")
     def of_task(self, event: TaskEvent) -> str:
@@ -17,7 +17,7 @@ class TaskEventScreen(FoundByTask, Screen):
 
     @admin.display(description="data")
     def told(self, event: TaskEvent) -> str:
-        return compact(event.data)
+        return compact({name.replace("_", " "): value for name, value in event.data.items()})
 
     @admin.display(description="data")
     def shown_data(self, event: TaskEvent) -> str:

@@ -45,8 +45,18 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     return [home, *({"title": title, "separator": True, "items": items} for title, items in seen)]
 
 
+def named(address: str) -> str:
+    """What the menu calls the list at this address, if it has it."""
+    screens = {_address(screen): title for _, items in MENU for title, _, screen in items}
+    return screens.get(address, "")
+
+
+def _address(screen: str) -> str:
+    return reverse(f"admin:{screen}_changelist")
+
+
 def _item(title: str, icon: str, screen: str) -> dict[str, Any]:
-    return {"title": title, "icon": icon, "link": reverse(f"admin:{screen}_changelist")}
+    return {"title": title, "icon": icon, "link": _address(screen)}
 
 
 def _may_see(request: HttpRequest, screen: str) -> bool:

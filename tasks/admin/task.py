@@ -17,6 +17,7 @@ class TaskScreen(AllThatMatch, TaskPage, TaskList, Acting, Screen):
         Cancel(), Pause(), Resume(), ExtendDeadline(), ChangePriority(), Refund(), Redeliver(), Rerun(), RerunFree(),
         DeleteContent(),
     )  # fmt: skip
+    buttons = 6
     heavy = ("input", "output", "creation_request", "quote", "metadata", "warnings", "usage")
     list_select_related = ("account",)
     search_fields = ("pk",)

@@ -168,8 +168,8 @@ def _lines(quote: Quoted) -> Table:
         "",
         quote.lines,
         ("Meter", lambda line: line.rate.meter),
-        ("At most", lambda line: f"{line.quantity.normalize():f} {line.rate.unit}"),
-        ("Price", lambda line: f"{line.rate.credits.normalize():f} / {line.rate.unit_size} {line.rate.unit}"),
+        ("At most", lambda line: f"{line.quantity.normalize():,f} {line.rate.unit}"),
+        ("Price", lambda line: f"{line.rate.credits.normalize():f} / {line.rate.unit_size:,} {line.rate.unit}"),
         ("Credits", lambda line: amount(line.listed)),
     )
 

@@ -33,6 +33,21 @@ def running_since(at: datetime) -> SafeString:
 
 
 @register.simple_tag
+def actor(of: str) -> str:
+    from billing.admin.screens import who
+
+    return who(of)
+
+
+@register.filter
+def called(part: dict[str, Any]) -> str:
+    """A part of a page's path, by the name that the menu has for it."""
+    from tasks.admin.navigation import named
+
+    return named(str(part["link"])) or str(part["title"])
+
+
+@register.simple_tag
 def row_link(to: str, pk: Any, text: Any) -> SafeString | str:
     from billing.admin.screens import link
 

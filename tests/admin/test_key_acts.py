@@ -116,10 +116,10 @@ def test_a_cap_holds_from_now_on_and_an_empty_one_lifts_it():
     lifted = person.do(capped, "set-cap", monthly_cap="", reason="paid")
 
     assert (within.status_code, beyond.status_code, submits(secret, to).status_code) == (202, 402, 202)
-    assert told(set_to) == [f"{capped}: Set the spend cap to 1.5 credits a month."]
+    assert told(set_to) == [f"{capped}: Set the spend cap to 1.5000 credits a month."]
     assert told(lifted) == [f"{capped}: Lifted the spend cap."]
     assert history(capped) == [
-        "Set the spend cap to 1.5 credits a month. Reason: a test drive",
+        "Set the spend cap to 1.5000 credits a month. Reason: a test drive",
         "Lifted the spend cap. Reason: paid",
     ]
 

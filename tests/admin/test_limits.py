@@ -34,9 +34,9 @@ def test_a_change_of_limits_writes_what_was_changed_and_says_what_it_was():
 
     changed = {"name": "Acme Ltd", "running_limit": 3, "monthly_cap": Decimal(50), "near_cap": False}
     assert Account.objects.values().get(pk=owner.pk) == frozen | changed
-    assert told(answer) == ["Acme: Name: Acme → Acme Ltd; Running tasks: 10 → 3; Monthly cap: none → 50."]
+    assert told(answer) == ["Acme: Name: Acme → Acme Ltd; Running tasks: 10 → 3; Monthly cap: none → 50.0000."]
     assert history(owner) == [
-        "Name: Acme → Acme Ltd; Running tasks: 10 → 3; Monthly cap: none → 50. Reason: new contract"
+        "Name: Acme → Acme Ltd; Running tasks: 10 → 3; Monthly cap: none → 50.0000. Reason: new contract"
     ]
 
 

@@ -31,8 +31,11 @@ STRICT = {
 REPLACED = {
     "admin/actions.html": "b5332aace8e69192",
     "admin/index.html": "9fdb849b7da18ccd",
+    "admin/object_history.html": "276be0d3eb1c5eaa",
     "unfold/components/progress.html": "be8c8b49f94ad3cc",
+    "unfold/components/table.html": "0736f61f48778f7d",
     "unfold/helpers/command.html": "ae6ce324d8536613",
+    "unfold/helpers/empty_results.html": "5f4727a37a99da76",
     "unfold/helpers/header_title.html": "b126ed2ab9ca1680",
     "unfold/helpers/welcomemsg.html": "e8eab02522ba2319",
     "unfold/layouts/skeleton.html": "66af9f0bb45f98ba",

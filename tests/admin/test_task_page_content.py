@@ -89,7 +89,7 @@ def test_a_long_text_is_folded_and_what_is_too_long_for_a_page_is_in_the_file():
 
     content = answer.context_data["made"]
     assert (len(content.text), content.folds) == (100_000, True)
-    assert f"{content.left_out} more characters are not shown" in answer.content.decode()
+    assert f"{content.left_out:,} more characters are not shown" in answer.content.decode()
     assert len(answer.content) < 250_000
     assert json.loads(whole.content) == output
 

@@ -55,10 +55,15 @@ def page_of(task):
 @pytest.mark.parametrize(
     ("price", "size", "quantity", "said"),
     [
-        ("3.75", 1000, 333, "333 token / 1000 x 3.75 = 1.24875, rounded up by 0.00005, half to even: 1.2488 listed"),
-        ("3.75", 1000, 331, "331 token / 1000 x 3.75 = 1.24125, rounded down by 0.00005, half to even: 1.2412 listed"),
+        ("3.75", 1000, 333, "333 tokens / 1,000 x 3.75 = 1.24875, rounded up by 0.00005, half to even: 1.2488 listed"),
+        (
+            "3.75",
+            1000,
+            331,
+            "331 tokens / 1,000 x 3.75 = 1.24125, rounded down by 0.00005, half to even: 1.2412 listed",
+        ),
         ("1", 3, 1, "1 token / 3 x 1 = 0.333333333333…, rounded down by 0.000033333333…: 0.3333 listed"),
-        ("2", 1, 3, "3 token x 2 = 6, exactly 6.0000 listed"),
+        ("2", 1, 3, "3 tokens x 2 = 6, exactly 6.0000 listed"),
         ("0.0000000001", 1, 1, "1 token x 0.0000000001 = 0.0000000001, rounded down by 0.0000000001: 0.0000 listed"),
     ],
 )
@@ -78,8 +83,8 @@ def test_a_line_names_its_price_and_since_when_and_how_it_was_measured():
 
     assert f"/price/{first.price_id}/change/" in page
     assert first.price.effective_from.isoformat() in page
-    assert "as reported, at the price 2 credits / 1 token in effect from" in text
-    assert "estimated, at the price 1 credits / 1 token" in text
+    assert "as reported, at the price 2 credits per token in effect from" in text
+    assert "estimated, at the price 1 credit per token" in text
 
 
 def test_what_the_quote_cuts_is_said():

@@ -47,7 +47,7 @@ def test_acts_change_with_the_task(come, place):
 
     actor.open(page_of(task))
     actor.act("Cancel task", reason="duplicate")
-    expect(watcher.page.locator("#task-head")).to_contain_text("Canceled by operator:root: duplicate")
+    expect(watcher.page.locator("#task-head")).to_contain_text("Canceled by root: duplicate")
 
     assert "Cancel task" in before
     assert "Cancel task" not in watcher.offered()

@@ -139,7 +139,7 @@ class Rerun(TaskAct):
             after = before if no else before - quoted
             left[task.account_id] = after
             price = None if isinstance(quoted, Refusal) else quoted
-            then = f"Refused: {no}" if no else f"A new task is queued and holds {quoted:f}."
+            then = f"Refused: {no}" if no else f"A new task is queued and holds {amount(quoted)}."
             numbers = [task.quoted, price, before, after]
             shown.append([str(task), str(task.account), *map(amount, numbers), then])
         headers = ["Task", "Account", "Quoted then", "Quote today", "Available now", "Available after the hold", "Then"]
@@ -172,7 +172,7 @@ def _why_not(quoted: Decimal | Refusal, available: Decimal, account: Account) ->
     if isinstance(quoted, Refusal):
         return quoted.message
     short = available - quoted < -account.credit_limit
-    return f"the available credits, {available:f}, do not cover the quote, {quoted:f}." if short else ""
+    return f"the available credits, {amount(available)}, do not cover the quote, {amount(quoted)}." if short else ""
 
 
 class RerunFree(TaskAct):

@@ -35,7 +35,7 @@ class RefundForm(ReasonForm):
             del self.fields["amount"], self.fields["line"]
             return
         self.fields["line"].queryset = UsageLine.objects.filter(task_id=self.rows[0].pk).order_by("position")
-        self.fields["line"].label_from_instance = lambda line: f"{line}: {line.billed_amount:f} billed"
+        self.fields["line"].label_from_instance = lambda line: f"{line}: {amount(line.billed_amount)} billed"
 
 
 class Refund(TaskAct):
@@ -76,7 +76,7 @@ class Refund(TaskAct):
             wanted = _left_of(line) or _declined(f"nothing is left of {line}.")
         seen = agreed(data["seen"])
         given = lifecycle.refund(row.pk, wanted, line=line, key=key, reason=data["reason"], by=by, seen=seen)
-        return Done(f"Refunded {given.amount:f}; {given.available_after:f} credits are available now.")
+        return Done(f"Refunded {amount(given.amount)}; {amount(given.available_after)} credits are available now.")
 
 
 def _wanted(charge: Charge, data: dict[str, Any]) -> tuple[Decimal, str]:
@@ -88,7 +88,9 @@ def _wanted(charge: Charge, data: dict[str, Any]) -> tuple[Decimal, str]:
         return Decimal("0.0000"), "Nothing was charged, so nothing can be refunded."
     if not most:
         return Decimal("0.0000"), f"nothing is left of {line or 'the charge'}."
-    return (wanted, "") if wanted <= most else (Decimal("0.0000"), f"only {most:f} is left of {line or 'the charge'}.")
+    if wanted > most:
+        return Decimal("0.0000"), f"only {amount(most)} is left of {line or 'the charge'}."
+    return wanted, ""
 
 
 def _left_of(line: UsageLine) -> Decimal:

@@ -7,7 +7,7 @@ from typing import Any
 from django.utils.text import Truncator
 from django.utils.timezone import now
 
-from billing.admin.screens import when
+from billing.admin.screens import when, who
 from tasks.admin.task_page.timeline import seconds, state_of
 from tasks.models import Callback, Task
 from tasks.statuses import FINAL, ErrorCode, Status
@@ -82,7 +82,7 @@ def _sentence(task: Task, run: Any, events: list[Any]) -> str:
             return _because(task.error)
     by = next((event.actor for event in events if event.type == "task.canceled"), "")
     why = f": {task.cancel_reason}" if task.cancel_reason else ", for no reason that was given."
-    return f"Canceled by {by or 'somebody'}{why}"
+    return f"Canceled by {who(by) or 'somebody'}{why}"
 
 
 def _because(error: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from billing import pricing
+from billing.admin.screens import amount
 from billing.models import Charge, UsageLine
 from tasks.models import Task
 
@@ -118,18 +119,19 @@ def _equations(
     net = charged - refunded
     held_then = Equation(
         f"Held = charged + released{' + still held' if held else ''}",
-        f"{sums.held:f} = {sums.captured:f} + {sums.released:f}" + (f" + {held:f}" if held else ""),
+        f"{amount(sums.held)} = {amount(sums.captured)} + {amount(sums.released)}"
+        + (f" + {amount(held)}" if held else ""),
         sums.held == sums.captured + sums.released + held,
     )
-    added = " + ".join(f"{line.billed_amount:f}" for line in lines) or f"{NONE:f}"
+    added = " + ".join(amount(line.billed_amount) for line in lines) or amount(NONE)
     return [
-        Equation("Sum of the lines = charged", f"{added} = {charged:f}", billed == charged),
-        Equation("Charged ≤ quoted", f"{charged:f} ≤ {task.quoted:f}", charged <= task.quoted),
+        Equation("Sum of the lines = charged", f"{added} = {amount(charged)}", billed == charged),
+        Equation("Charged ≤ quoted", f"{amount(charged)} ≤ {amount(task.quoted)}", charged <= task.quoted),
         held_then,
-        Equation("Refunded ≤ charged", f"{refunded:f} ≤ {charged:f}", refunded <= charged),
+        Equation("Refunded ≤ charged", f"{amount(refunded)} ≤ {amount(charged)}", refunded <= charged),
         Equation(
             "Charged - refunded = net",
-            f"{sums.captured:f} - {sums.refunded:f} = {net:f}",
+            f"{amount(sums.captured)} - {amount(sums.refunded)} = {amount(net)}",
             sums.captured - sums.refunded == net,
         ),
     ]
@@ -137,7 +139,7 @@ def _equations(
 
 def plain(number: Decimal) -> str:
     """A number without the zeros that a column adds."""
-    return f"{number.normalize():f}"
+    return f"{number.normalize():,f}"
 
 
 def _digits(exact: Decimal) -> str:

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from billing.admin.screens import compact, yes_or_no
-from tasks.admin.task_page.money import plain
+from billing.models import per_unit
 from tasks.models import Task
 
 
@@ -42,7 +42,7 @@ def _policy(task: Task) -> Group:
 def _quote(task: Task) -> Group:
     quote = task.quote
     rates = [
-        (f"{rate['meter']} at", f"{plain(Decimal(rate['credits']))} credits / {rate['unit_size']} {rate['unit']}")
+        (f"{rate['meter']} at", per_unit(Decimal(rate["credits"]), int(rate["unit_size"]), rate["unit"]))
         for rate in quote.get("rates", [])
     ]
     most = compact(quote.get("bound")) or "nothing metered"

@@ -6,7 +6,7 @@ the moment before it, whatever the other kinds still have: nothing is left out b
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -16,11 +16,13 @@ from django.db.models import F, Q, Sum, Window
 from django.urls import NoReverseMatch, reverse
 from django.utils.text import capfirst
 
-from billing.admin.screens import compact
+from billing.admin.screens import compact, who
 from billing.models import Transfer
 from tasks.models import CallbackAttempt, Run, Task, TaskEvent
 
 MOST = 50
+# An act's rows are written within this time.
+TOGETHER = timedelta(seconds=10)
 TONES = {
     "succeeded": "success",
     "failed": "danger",
@@ -144,18 +146,55 @@ def _history(task: Task) -> Any:
 
 
 def _entries(rows: dict[str, list[Any]], *, answers: bool) -> Iterator[Entry]:
-    yield from map(_event, rows["events"])
+    """What happened, each once: an act is told where it moved something, and a run's beginning by the run."""
+    refunds = (row for row in rows["transfers"] if row.kind == Transfer.Kind.REFUND)
+    money = [(who(row.actor), row.reason, row.created_at) for row in refunds]
+    began = {run.number for run in rows["runs"] if run.started_at}
+    for event in rows["events"]:
+        told = _of(event)
+        claimed = event.type == "task.running" and event.data.get("attempt") in began
+        if not claimed and not (event.type == "task.refunded" and _among(told, money)):
+            yield _event(event)
     for run in rows["runs"]:
         yield from _run(run)
     yield from map(_transfer, rows["transfers"])
     yield from map(_owed, rows["callbacks"])
     yield from (_try(attempt, answers=answers) for attempt in rows["tries"])
-    yield from map(_act, rows["history"])
+    acts = [*money, *map(_of, rows["events"])]
+    yield from (_act(entry) for entry in rows["history"] if not _among(_by(entry), acts))
+
+
+def _of(event: TaskEvent) -> tuple[str, str, datetime]:
+    """Who did it, why, and when."""
+    return who(event.actor), _reason(event.data), event.created_at
+
+
+def _by(entry: LogEntry) -> tuple[str, str, datetime]:
+    return entry.user.get_username(), _said(entry)[1], entry.action_time
+
+
+def _among(one: tuple[str, str, datetime], others: list[tuple[str, str, datetime]]) -> bool:
+    """Whether the same act is told there: by the same, for the same reason, in its transaction or just after."""
+    return any(one[:2] == other[:2] and abs(one[2] - other[2]) < TOGETHER for other in others)
+
+
+def _reason(data: dict[str, Any]) -> str:
+    reason = (data.get("private") or {}).get("reason") or data.get("reason")
+    return reason if isinstance(reason, str) else ""
+
+
+def _said(entry: LogEntry) -> tuple[str, str]:
+    """What was done, and why."""
+    told, found, reason = entry.get_change_message().partition(" Reason: ")
+    return told.rstrip("."), reason if found else ""
 
 
 def _event(event: TaskEvent) -> Entry:
     data = dict(event.data)
-    reason = (data.pop("private", None) or {}).get("reason")
+    reason = _reason(data)
+    data.pop("private", None)
+    if reason and data.get("reason") == reason:
+        del data["reason"]
     error = data.get("error")
     if isinstance(error, dict):
         data["error"] = error.get("code")
@@ -169,7 +208,7 @@ def _event(event: TaskEvent) -> Entry:
         title,
         f"event-{event.pk}",
         _page("tasks_taskevent", event.pk),
-        "" if event.actor == "system" else event.actor,
+        "" if event.actor == "system" else who(event.actor),
         (*((told,) if told else ()), *((f"Reason: {reason}",) if reason else ())),
         TONES.get(event.type.rpartition(".")[2], ""),
     )
@@ -195,7 +234,7 @@ def _run(run: Run) -> Iterator[Entry]:
             f"Run {run.number} began",
             f"run-{run.number}",
             page,
-            told=(f"{run.reason_created} run on {run.worker or 'an unnamed worker'}",),
+            told=(f"{capfirst(run.reason_created)} run, on {run.worker or 'an unnamed worker'}",),
         )
     if run.resolved_at:
         took = (run.resolved_at - run.started_at).total_seconds() if run.started_at else None
@@ -224,7 +263,7 @@ def _transfer(transfer: Any) -> Entry:
         title,
         f"transfer-{transfer.pk}",
         _page("billing_transfer", transfer.pk),
-        "" if transfer.actor == "system" else transfer.actor,
+        "" if transfer.actor == "system" else who(transfer.actor),
         line + reason,
         amount=transfer.amount,
         after=transfer,
@@ -263,16 +302,17 @@ def _try(attempt: CallbackAttempt, *, answers: bool) -> Entry:
 
 
 def _act(entry: LogEntry) -> Entry:
+    title, reason = _said(entry)
     return Entry(
         entry.action_time,
         "act",
         (5, entry.pk),
         "person",
-        "In the admin's history",
+        title,
         f"history-{entry.pk}",
         reverse("admin:tasks_task_history", args=[entry.object_id]),
-        f"operator:{entry.user.get_username()}",
-        (entry.get_change_message(),),
+        entry.user.get_username(),
+        (f"Reason: {reason}",) if reason else (),
     )
 
 
