@@ -4,7 +4,8 @@
 
 Rows are the truth. A worker holds an action by a short lease, one small batch at a time, and writes what became of each
 row before it takes the next; whoever is killed leaves its batch to the next worker, and no row is acted on twice
-(`bulk_acts`). One action is at work at a time, a batch of each in turn, so that tasks and callbacks keep their room.
+(`bulk_acts`). An action that ended meanwhile is taken once more, for what its worker had done and not written. One
+action is at work at a time, a batch of each in turn, so that tasks and callbacks keep their room.
 """
 
 import logging
@@ -20,7 +21,7 @@ from django.contrib.auth.models import AbstractUser
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import EmptyResultSet
 from django.db import InterfaceError, OperationalError, connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils.timezone import now
 from psycopg.errors import LockNotAvailable
@@ -30,7 +31,7 @@ from billing.exceptions import ChangedSince, Refusal
 from billing.failpoints import here
 from billing.statements import one, rows
 from tasks import foretelling, queues
-from tasks.bulk_acts import ACTS, REFUSALS, Did, perform
+from tasks.bulk_acts import ACTS, REFUSALS, Did, perform, was_done
 from tasks.identifiers import public_id
 from tasks.models import BulkAction, BulkActionRow, Task
 from tasks.models.bulk import BULK_QUEUE
@@ -47,8 +48,9 @@ TAKE = """
 UPDATE tasks_bulkaction SET lease_token = %(token)s, served_at = clock_timestamp(),
     lease_expires_at = clock_timestamp() + make_interval(secs => %(lease)s)
 WHERE id = (
-    SELECT id FROM tasks_bulkaction WHERE status = 'running' AND NOT EXISTS (
-        SELECT FROM tasks_bulkaction held WHERE held.status = 'running' AND held.lease_expires_at > now())
+    SELECT id FROM tasks_bulkaction WHERE (status = 'running' OR lease_token IS NOT NULL)
+        AND (lease_expires_at IS NULL OR lease_expires_at <= now()) AND NOT EXISTS (
+            SELECT FROM tasks_bulkaction held WHERE held.status = 'running' AND held.lease_expires_at > now())
     ORDER BY served_at NULLS FIRST LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING id
 """
@@ -58,14 +60,13 @@ UPDATE tasks_bulkaction SET lease_token = NULL, lease_expires_at = NULL,
     ended_at = CASE WHEN %(done)s AND status = 'running' THEN now() ELSE ended_at END
 WHERE id = %(id)s AND lease_token = %(token)s RETURNING id
 """
-# `again` says that a worker has begun the row before and has not come back.
 BEGIN = """
 WITH waiting AS MATERIALIZED (
-    SELECT id, begun_at IS NOT NULL AS again FROM tasks_bulkactionrow
+    SELECT id FROM tasks_bulkactionrow
     WHERE action_id = %(id)s AND outcome = '' ORDER BY number LIMIT %(batch)s
 )
 UPDATE tasks_bulkactionrow r SET begun_at = coalesce(begun_at, now()) FROM waiting WHERE r.id = waiting.id
-RETURNING r.id, waiting.again
+RETURNING r.id
 """
 # The outcome, the totals, the lease and the entry in the history: all or none, and once.
 RECORD = """
@@ -89,8 +90,8 @@ WHERE a.id = %(action)s RETURNING a.status = 'running' AND a.lease_token = %(tok
 FREEZE = """
 WITH chosen AS MATERIALIZED (SELECT id, row_number() OVER (ORDER BY id) AS number FROM ({chosen}) AS c(id)),
 written AS (
-    INSERT INTO tasks_bulkactionrow (action_id, number, task_id, foretold, credits, outcome, told)
-    SELECT %s, number, id, '', 0, '', '' FROM chosen WHERE number <= %s RETURNING 1
+    INSERT INTO tasks_bulkactionrow (action_id, number, task_id, foretold, seen, credits, outcome, told)
+    SELECT %s, number, id, '', '', 0, '', '' FROM chosen WHERE number <= %s RETURNING 1
 )
 SELECT (SELECT count(*) FROM written), (SELECT count(*) FROM chosen)
 """
@@ -126,9 +127,9 @@ def freeze(
     retry_of: BulkAction | None = None,
 ) -> BulkAction:
     """Write down which tasks these are now, the oldest first and MOST at most, and what the act would do to each."""
-    action = BulkAction.objects.create(
-        act=act, data=data, operator=operator, chosen=filters, words=words, retry_of=retry_of
-    )
+    action = BulkAction(act=act, data=data, operator=operator, chosen=filters, words=words, retry_of=retry_of)
+    action.root = retry_of.root if retry_of else action.pk
+    action.save(force_insert=True)
     total, found = _frozen(action, chosen)
     BulkAction.objects.filter(pk=action.pk).update(total=total, cut=found > total)
     return look(action.pk)
@@ -147,43 +148,55 @@ def _frozen(action: BulkAction, chosen: QuerySet[Task]) -> tuple[int, int]:
 @transaction.atomic
 def look(action_id: UUID) -> BulkAction:
     """Foretell anew what the act would do to each row. What has been started keeps what was foretold then."""
-    action = BulkAction.objects.select_for_update(of=("self",)).select_related("operator").get(pk=action_id)
-    if action.status != BulkAction.Status.READY:
-        return action
-    told = rows(foretelling.statement(action.act), {"action": action.pk, "data": Jsonb(action.data)})
-    suits = next((row for row in told if not row[0]), ("", 0, Decimal(0), 0))
-    _, action.suited, action.credits, action.accounts = suits
-    action.foretold = [{"why": why, "tasks": count} for why, count, _, _ in told if why]
-    action.looked_at = now()
-    action.save(update_fields=["suited", "credits", "accounts", "foretold", "looked_at"])
+    action = _locked(action_id)
+    if action.status == BulkAction.Status.READY:
+        _look(action)
     return action
 
 
-def start(
-    action_id: UUID, *, operator: AbstractUser, reason: str, number: int, seen: tuple[int, Decimal]
-) -> BulkAction:
+def _locked(action_id: UUID) -> BulkAction:
+    return BulkAction.objects.select_for_update(of=("self",)).select_related("operator").get(pk=action_id)
+
+
+def _look(action: BulkAction) -> bool:
+    """Foretell and write it down; whether something would be done that was not foretold before."""
+    told = rows(foretelling.statement(action.act), {"action": action.pk, "data": Jsonb(action.data)})
+    suits = next((row for row in told if not row[0]), ("", 0, Decimal(0), 0, 0, ""))
+    _, action.suited, action.credits, action.accounts, more, _ = suits
+    action.foretold = [{"why": row[0], "tasks": row[1]} for row in told if row[0]]
+    action.digest = told[0][-1] if told else ""
+    action.looked_at = now()
+    action.save(update_fields=["suited", "credits", "accounts", "foretold", "digest", "looked_at"])
+    return more > 0
+
+
+def start(action_id: UUID, *, operator: AbstractUser, reason: str, number: int, seen: str) -> BulkAction:
     """Begin to act, in the background, on the rows that the act suits now; the others are refused at once.
 
-    `seen` is the number of tasks and the credits that the operator saw, `number` the one that was typed. Raises
-    ChangedSince when it would be more by now, or NotStarted.
+    `seen` is the digest of what the operator saw, `number` the one that was typed. Raises ChangedSince when somebody
+    looked meanwhile, or a row would be done otherwise than it showed, and NotStarted.
     """
-    fresh = look(action_id)
-    if number != seen[0]:
-        raise NotStarted(f"Type {seen[0]}, the number of tasks that this is about to change.")
-    if fresh.suited > seen[0] or fresh.credits > seen[1]:
-        raise ChangedSince("It changed since you looked: it would be more by now. Look at it again.")
-    return _start(action_id, operator=operator, reason=reason)
+    action = _start(action_id, operator=operator, reason=reason, number=number, seen=seen)
+    if action is None:
+        raise ChangedSince("It changed since you looked: something else would be done by now. Look at it again.")
+    return action
 
 
 @transaction.atomic(durable=True)
-def _start(action_id: UUID, *, operator: AbstractUser, reason: str) -> BulkAction:
-    action = BulkAction.objects.select_for_update(of=("self",)).get(pk=action_id)
+def _start(action_id: UUID, *, operator: AbstractUser, reason: str, number: int, seen: str) -> BulkAction | None:
+    """None says that it changed; what it is now is written down for the next look."""
+    action = _locked(action_id)
     if action.status != BulkAction.Status.READY:
         raise NotStarted(f"It is {action.status} already.")
     if not may(operator, action.act):
         raise NotStarted("You may not do this.")
     if not action.suited:
         raise NotStarted("There is no task that it suits.")
+    if number != action.suited and seen == action.digest:
+        raise NotStarted(f"Type {action.suited}, the number of tasks that this is about to change.")
+    was = action.digest
+    if _look(action) or seen != was or not action.suited:
+        return None
     (action.refused,) = one(REFUSE_FORETOLD, {"id": action.pk}) or (0,)
     action.operator, action.reason = operator, reason
     action.status, action.started_at = BulkAction.Status.RUNNING, Now()
@@ -195,11 +208,29 @@ def _start(action_id: UUID, *, operator: AbstractUser, reason: str) -> BulkActio
 def abort(action_id: UUID, *, by: str) -> bool:
     """Stop before the next row. What is done stays done. False says that it was over already."""
     going = BulkAction.objects.filter(pk=action_id, status__in=["ready", "running"])
-    return bool(going.update(status=BulkAction.Status.ABORTED, ended_at=Now(), ended_by=by))
+    if not going.update(status=BulkAction.Status.ABORTED, ended_at=Now(), ended_by=by):
+        return False
+    action = BulkAction.objects.select_related("operator").get(pk=action_id)
+    if not _is_held(action):
+        _write_what_was_done(action)
+    return True
 
 
 def again(action: BulkAction, *, operator: AbstractUser) -> BulkAction:
-    """A new action on the rows that were refused or never reached."""
+    """The one new action on the rows that were refused or never reached. Raises NotStarted before it is over."""
+    if action.started_at is None or action.ended_at is None:
+        raise NotStarted("It has not been over yet, so there is nothing to try again.")
+    if _is_held(action):
+        raise NotStarted("Its worker has not come back from its last task yet. Try again in half a minute.")
+    _write_what_was_done(action)
+    return _again(action, operator=operator)
+
+
+@transaction.atomic
+def _again(action: BulkAction, *, operator: AbstractUser) -> BulkAction:
+    _locked(action.pk)
+    if retry := action.retries.filter(Q(status="ready") | Q(started_at__isnull=False)).first():
+        return retry
     left = action.rows.exclude(outcome="done").values("task_id")
     return freeze(
         Task.objects.filter(pk__in=left),
@@ -210,6 +241,21 @@ def again(action: BulkAction, *, operator: AbstractUser) -> BulkAction:
         words=f"Not done by {action}: {action.words}",
         retry_of=action,
     )
+
+
+def _is_held(action: BulkAction) -> bool:
+    """Whether a worker may still be at a row of it."""
+    return bool(action.lease_expires_at and action.lease_expires_at > now())
+
+
+def _write_what_was_done(action: BulkAction, token: UUID | None = None) -> None:
+    """The outcome of rows that were done by a worker that was lost before it could write so. The others that it had
+    begun are as if it had not: a retry of them has their keys."""
+    begun = action.rows.filter(outcome="", begun_at__isnull=False)
+    for row in begun.order_by("number"):
+        if was_done(action, row):
+            _record(action, row, "done", perform(action, row), token)
+    begun.update(begun_at=None)
 
 
 def act_on_many() -> None:
@@ -231,9 +277,15 @@ def _lease() -> float:
 def _serve(action_id: UUID, token: UUID) -> None:
     """A batch of the action, if whoever started it still may."""
     action = BulkAction.objects.select_related("operator").get(pk=action_id)
-    if not may(get_user_model().objects.get(pk=action.operator_id), action.act):
+    if action.status == BulkAction.Status.RUNNING and not may(
+        get_user_model().objects.get(pk=action.operator_id), action.act
+    ):
         _stop(action, f"{action.operator} may not do this any more.")
-    over = action.status == BulkAction.Status.RUNNING and not _batch(action, token)
+    over = False
+    if action.status == BulkAction.Status.RUNNING:
+        over = not _batch(action, token)
+    else:
+        _write_what_was_done(action, token)
     one(GIVE_BACK, {"id": action_id, "token": token, "done": over})
 
 
@@ -245,19 +297,19 @@ def _stop(action: BulkAction, why: str) -> None:
 
 def _batch(action: BulkAction, token: UUID) -> bool:
     """Act on a few rows; False says that there was none left."""
-    begun = dict(rows(BEGIN, {"id": action.pk, "batch": BATCH}))
+    begun = [pk for (pk,) in rows(BEGIN, {"id": action.pk, "batch": BATCH})]
     for row in BulkActionRow.objects.filter(pk__in=begun).order_by("number"):
-        outcome, did = _act(action, row, begun_before=begun[row.pk])
+        outcome, did = _act(action, row)
         here("bulk.before_record")
         if not _record(action, row, outcome, did, token):
             break
     return bool(begun)
 
 
-def _act(action: BulkAction, row: BulkActionRow, *, begun_before: bool) -> tuple[str, Did]:
+def _act(action: BulkAction, row: BulkActionRow) -> tuple[str, Did]:
     """Do it, or say why not. Only a database that is away leaves the row as it is, for whoever comes next."""
     try:
-        return "done", perform(action, row, begun_before=begun_before)
+        return "done", perform(action, row)
     except REFUSALS as refusal:
         return "refused", Did(str(refusal))
     except OperationalError as error:
@@ -271,7 +323,7 @@ def _act(action: BulkAction, row: BulkActionRow, *, begun_before: bool) -> tuple
         return "refused", Did(f"It failed, by a fault of ours: {type(error).__name__}.")
 
 
-def _record(action: BulkAction, row: BulkActionRow, outcome: str, did: Did, token: UUID) -> bool:
+def _record(action: BulkAction, row: BulkActionRow, outcome: str, did: Did, token: UUID | None) -> bool:
     """Write what became of the row; False says to stop: the action was ended, or is somebody else's."""
     said = one(
         RECORD,

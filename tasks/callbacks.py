@@ -122,8 +122,9 @@ def tell_endpoints(task_id: UUID, event: str) -> None:
 
 
 @transaction.atomic(durable=True)
-def redeliver(task_id: UUID, *, by: str, reason: str | None = None) -> None:
-    """Owe the callback again: same id, same bytes, fresh tries. Raises TaskNotFound, TaskNotFinal or NoCallback.
+def redeliver(task_id: UUID, *, by: str, reason: str | None = None, key: str | None = None) -> None:
+    """Owe the callback again: same id, same bytes, fresh tries; once for a key. Raises TaskNotFound, TaskNotFinal or
+    NoCallback.
 
     A delivery under way loses its lease: what it hears is logged, and the receiver hears of it once more. A paused
     receiver is probed with it at once.
@@ -133,10 +134,12 @@ def redeliver(task_id: UUID, *, by: str, reason: str | None = None) -> None:
         raise TaskNotFound
     if task.status not in FINAL:
         raise TaskNotFinal
+    if events.was_done(task_id, key):
+        return
     callback = Callback.objects.filter(task=task, endpoint=None).exclude(body="").only("pk").order_by("-pk").first()
     if callback is None:
         raise NoCallback
-    _owe_again([callback.pk], by=by, reason=reason)
+    _owe_again([callback.pk], by=by, reason=reason, key=key)
 
 
 def redeliver_many(chosen: QuerySet[Callback], *, since: datetime, by: str, reason: str | None = None) -> int:
@@ -203,9 +206,9 @@ SELECT id FROM owed
 """
 
 
-def _owe_again(callback_ids: list[UUID], *, by: str, reason: str | None) -> int:
+def _owe_again(callback_ids: list[UUID], *, by: str, reason: str | None, key: str | None = None) -> int:
     rows(PROBE_WITH, {"ids": callback_ids})
-    told = Jsonb(events.private(reason))
+    told = Jsonb(events.private(reason, key))
     owed = rows(OWE_AGAIN, {"ids": callback_ids, "tries": TRIES, "by": by, "data": told})
     once_committed("redeliver.after")
     queues.wake_on_commit(CALLBACKS_QUEUE)

@@ -27,9 +27,15 @@ def record(task_id: UUID, type_: str, *, actor: str, **data: object) -> int | No
     return row[0] if row else None
 
 
-def private(reason: str | None) -> dict[str, object]:
-    """Why somebody did what an event tells, as its data keeps it; nothing where nobody said so."""
-    return {"private": {"reason": reason}} if reason else {}
+def private(reason: str | None, key: str | None = None) -> dict[str, object]:
+    """Why somebody did what an event tells, and the key of that act, as its data keeps them; nothing for neither."""
+    said = {name: told for name, told in (("reason", reason), ("key", key)) if told}
+    return {"private": said} if said else {}
+
+
+def was_done(task_id: UUID, key: str | None) -> bool:
+    """Whether an event of the task has this key: the act was done, and whoever repeats it finds it so."""
+    return key is not None and TaskEvent.objects.filter(task_id=task_id, data__private__key=key).exists()
 
 
 def public(event: TaskEvent) -> dict[str, object]:

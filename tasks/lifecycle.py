@@ -237,11 +237,11 @@ def give_back(claimed: Claim) -> None:
 
 
 @transaction.atomic(durable=True)
-def cancel(task_id: UUID, *, by: str, reason: str | None = None) -> bool:
-    """Cancel at once. False says that the task had already ended, and that nothing changed."""
+def cancel(task_id: UUID, *, by: str, reason: str | None = None, key: str | None = None) -> bool:
+    """Cancel at once. False says that the task had already ended, and not by this key, and that nothing changed."""
     task = _lock(task_id)
     if task.status in FINAL:
-        return False
+        return events.was_done(task_id, key)
     _end(
         [task],
         Status.CANCELED,
@@ -249,6 +249,7 @@ def cancel(task_id: UUID, *, by: str, reason: str | None = None) -> bool:
         bill=_partial_bill(task),
         actor=by,
         cancel_reason=reason,
+        key=key,
     )
     once_committed("cancel.after")
     return True
@@ -382,6 +383,7 @@ def _end(
     usage: dict[str, Decimal] | None = None,
     warnings: list[dict[str, Any]] | None = None,
     cancel_reason: str | None = None,
+    key: str | None = None,
 ) -> None:
     """Check, settle, write, record: the steps of every end, in this order, on a locked row; or on several that end
     alike, for nothing."""
@@ -405,7 +407,7 @@ def _end(
             "cancel_reason": cancel_reason,
             "run_status": resolution[0],
             "resolved": resolution[1],
-            "data": Jsonb(told | ({"reason": cancel_reason} if cancel_reason else {})),
+            "data": Jsonb(told | ({"reason": cancel_reason} if cancel_reason else {}) | events.private(None, key)),
             "actor": actor,
             "tries": callbacks.TRIES,
         },

@@ -53,7 +53,7 @@ class Request:
     """What a client asks for. `model` names a deployment; either it or `capability` is given.
 
     `because` is an operator's reason, `waived` says that nothing is charged, and `agreed` is the price that the
-    operator saw: another is refused. No API sets them.
+    operator saw: another is refused, as is another number of `reruns` of the same task. No API sets them.
     """
 
     account_id: UUID
@@ -78,6 +78,7 @@ class Request:
     because: str | None = None
     waived: bool = False
     agreed: Decimal | None = None
+    reruns: int | None = None
     test_outcome: str | None = None
 
 
@@ -165,6 +166,8 @@ def _create(request: Request) -> Submitted | None:
     if request.agreed not in (None, Decimal(quote["ceiling_credits"])):
         raise ChangedSince(f"The price changed since you looked: {quote['ceiling_credits']}, not {request.agreed:f}.")
     with transaction.atomic(durable=True):
+        if request.reruns is not None:
+            _find_as_seen(request)
         if offer.max_pending is not None:
             _find_room(offer)
         row = _insert(_params(request, offer, quote))
@@ -209,6 +212,13 @@ def _requoted(task: Task, offer: Offer | Refusal) -> Decimal:
     return Decimal(_quote(offer, task.input)["ceiling_credits"])
 
 
+def _find_as_seen(request: Request) -> None:
+    """Take turns with other operators on the task; raises ChangedSince when one has rerun it meanwhile."""
+    one("SELECT FROM tasks_task WHERE id = %(id)s FOR NO KEY UPDATE", {"id": request.rerun_of})
+    if Task.objects.filter(rerun_of=request.rerun_of).count() != request.reruns:
+        raise ChangedSince("It changed since you looked: somebody has rerun it.")
+
+
 def _find_room(offer: Offer) -> None:
     """Take turns with other submissions to the deployment, so that its limit is exact. Raises TooManyPendingTasks."""
     one("SELECT 1 FROM tasks_deployment WHERE id = %(id)s FOR NO KEY UPDATE", {"id": offer.deployment_id})
@@ -224,27 +234,30 @@ def rerun(
     actor: str,
     because: str | None = None,
     agreed: Decimal | None = None,
+    reruns: int | None = None,
     **idempotency: str,
 ) -> Submitted:
     """Submit a final task again, at today's prices, as a new task that points back.
 
-    An operator says why, and which price was agreed. Raises TaskNotFinal, ContentDeleted, or ChangedSince at another
-    price.
+    An operator says why, which price was agreed, and how many reruns of the task there were then. Raises TaskNotFinal,
+    ContentDeleted, or ChangedSince at another price or after another rerun.
     """
     task = _final(task_id, account_id=account_id)
-    said = {"because": because, "agreed": agreed}
+    said = {"because": because, "agreed": agreed, "reruns": reruns}
     return _submit_again(task, _again(task, api_key_id=api_key_id, actor=actor, **said, **idempotency))
 
 
-def rerun_free(task_id: UUID, *, by: str, reason: str, **idempotency: str) -> Submitted:
+def rerun_free(task_id: UUID, *, by: str, reason: str, reruns: int | None = None, **idempotency: str) -> Submitted:
     """Submit a final task again at the operator's expense: its usage is listed in full, held and charged is nothing.
 
-    A rerun of the new task is charged as any other. Raises TaskNotFinal, ContentDeleted, or Invalid without a reason.
+    A rerun of the new task is charged as any other. Raises TaskNotFinal, ContentDeleted, Invalid without a reason, or
+    ChangedSince when there are not as many `reruns` of the task as were seen.
     """
     if not reason.strip():
         raise Invalid("A free rerun has a reason.")
     task = _final(task_id)
-    return _submit_again(task, _again(task, api_key_id=None, actor=by, because=reason, waived=True, **idempotency))
+    said = {"because": reason, "reruns": reruns, "waived": True}
+    return _submit_again(task, _again(task, api_key_id=None, actor=by, **said, **idempotency))
 
 
 def _final(task_id: UUID, **owner: UUID) -> Task:

@@ -62,7 +62,7 @@ SELECT EXISTS (SELECT FROM tasks_callback
 """
 BULK_IS_DUE = """
 SELECT EXISTS (SELECT FROM tasks_bulkaction
-    WHERE status = 'running' AND (lease_expires_at IS NULL OR lease_expires_at <= now()))
+    WHERE (status = 'running' OR lease_token IS NOT NULL) AND (lease_expires_at IS NULL OR lease_expires_at <= now()))
 """
 # What was frozen and never started: its rows first, as far as the duty's turn goes.
 UNSTARTED_ROWS = """
@@ -74,6 +74,7 @@ RETURNING id
 UNSTARTED = """
 DELETE FROM tasks_bulkaction a WHERE status = 'ready' AND created_at < now() - interval '1 day'
     AND NOT EXISTS (SELECT FROM tasks_bulkactionrow r WHERE r.action_id = a.id)
+    AND NOT EXISTS (SELECT FROM tasks_bulkaction again WHERE again.retry_of_id = a.id)
 RETURNING id
 """
 # What began to wait in the moment in which its receiver was found idle, or working, is not forgotten there.

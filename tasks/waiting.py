@@ -1,7 +1,8 @@
 """What decides when a task runs, changed by its owner or an operator: pause, priority, deadline; a deployment's drain.
 
 While a task is paused or its deployment drained, ttl and deadline run on. Each verb looks at the locked row, writes its
-event with it, and changes nothing where there is nothing to change.
+event with it, and changes nothing where there is nothing to change. A key makes a verb safe to repeat: what it did once
+is found by its event, and is not done again.
 """
 
 from datetime import datetime, timedelta
@@ -20,46 +21,56 @@ from tasks.statuses import FINAL, Status
 
 
 @transaction.atomic(durable=True)
-def pause(task_id: UUID, *, by: str, reason: str | None = None) -> bool:
+def pause(task_id: UUID, *, by: str, reason: str | None = None, key: str | None = None) -> bool:
     """Keep a queued task from being claimed. False says that it is paused already. Raises TaskNotQueued."""
+    if _was_done(task_id, key):
+        return True
     task = _queued(task_id)
     if task.paused_at:
         return False
-    _write(task, "task.paused", by, reason, {"paused_at": Now()})
+    _write(task, "task.paused", by, reason, key, {"paused_at": Now()})
     return True
 
 
 @transaction.atomic(durable=True)
-def resume(task_id: UUID, *, by: str, reason: str | None = None) -> bool:
+def resume(task_id: UUID, *, by: str, reason: str | None = None, key: str | None = None) -> bool:
     """Let a paused task be claimed again. False says that it is not paused. Raises TaskNotQueued."""
+    if _was_done(task_id, key):
+        return True
     task = _queued(task_id)
     if not task.paused_at:
         return False
-    _write(task, "task.resumed", by, reason, {"paused_at": None})
+    _write(task, "task.resumed", by, reason, key, {"paused_at": None})
     queues.wake_on_commit(task.queue)
     return True
 
 
 @transaction.atomic(durable=True)
-def change_priority(task_id: UUID, priority: int, *, by: str, reason: str) -> bool:
+def change_priority(task_id: UUID, priority: int, *, by: str, reason: str, key: str | None = None) -> bool:
     """Give an unfinished task another place in its account's order. False says that it has it. Raises TaskEnded."""
     if not 0 <= priority <= 9:
         raise Invalid("A priority is 0 to 9.", param="/priority")
+    if _was_done(task_id, key):
+        return True
     task = _unfinished(task_id)
     if task.priority == priority:
         return False
     changed = {"priority": priority, "before": task.priority}
-    _write(task, "task.priority_changed", by, reason, {"priority": priority}, **changed)
+    _write(task, "task.priority_changed", by, reason, key, {"priority": priority}, **changed)
     return True
 
 
 @transaction.atomic(durable=True)
-def extend_deadline(task_id: UUID, deadline: datetime, *, by: str, reason: str, seen: datetime | None = None) -> None:
+def extend_deadline(
+    task_id: UUID, deadline: datetime, *, by: str, reason: str, seen: datetime | None = None, key: str | None = None
+) -> None:
     """Give an unfinished task more time, within its deployment's `max_lifetime`; its worker hears of it.
 
     `seen` is the deadline that the caller saw. Raises TaskEnded, ChangedSince when it is another by now, or Invalid for
     a time that is not later, has passed or is too late.
     """
+    if _was_done(task_id, key):
+        return
     task = _unfinished(task_id)
     if seen not in (None, task.deadline):
         raise ChangedSince(f"It changed since you looked: the deadline is {task.deadline.isoformat()} now.")
@@ -68,7 +79,7 @@ def extend_deadline(task_id: UUID, deadline: datetime, *, by: str, reason: str, 
     if not max(task.deadline, now) < deadline <= last:
         raise Invalid(f"The new deadline lies after the present one, until {last.isoformat()}.", param="/deadline")
     told = {"deadline": deadline.isoformat(), "before": task.deadline.isoformat()}
-    _write(task, "task.deadline_extended", by, reason, {"deadline": deadline}, **told)
+    _write(task, "task.deadline_extended", by, reason, key, {"deadline": deadline}, **told)
 
 
 def drain(deployment_id: UUID) -> bool:
@@ -96,6 +107,11 @@ def _locked(task_id: UUID) -> Task:
     return found
 
 
+def _was_done(task_id: UUID, key: str | None) -> bool:
+    """Whether this key's act is done; who does it just now is waited for."""
+    return key is not None and bool(_locked(task_id)) and events.was_done(task_id, key)
+
+
 def _queued(task_id: UUID) -> Task:
     task = _locked(task_id)
     if task.status != Status.QUEUED:
@@ -110,6 +126,8 @@ def _unfinished(task_id: UUID) -> Task:
     return task
 
 
-def _write(task: Task, type_: str, by: str, reason: str | None, columns: dict[str, Any], **told: Any) -> None:
+def _write(
+    task: Task, type_: str, by: str, reason: str | None, key: str | None, columns: dict[str, Any], **told: Any
+) -> None:
     Task.objects.filter(pk=task.pk).update(**columns)
-    events.record(task.pk, type_, actor=by, **told, **events.private(reason))
+    events.record(task.pk, type_, actor=by, **told, **events.private(reason, key))

@@ -29,6 +29,7 @@ class BulkAction(models.Model):
     data = models.JSONField(default=dict, help_text="What the act was told: a share, a priority, more time.")
     chosen = models.JSONField(default=dict, help_text="The list's parameters that chose the tasks.")
     words = models.TextField(help_text="The same in words.")
+    root = models.UUIDField(help_text="The first action of a row of retries: its key is theirs.")
     retry_of = models.ForeignKey("self", models.PROTECT, null=True, related_name="retries")
     operator = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
     reason = models.TextField(default="")
@@ -40,6 +41,7 @@ class BulkAction(models.Model):
     accounts = models.PositiveIntegerField(default=0, help_text="Accounts of those.")
     credits = Credits(default=Decimal(0), help_text="Credits that it moves, as foretold.")
     foretold = models.JSONField(default=list, help_text="Each refusal with its number of tasks.")
+    digest = models.CharField(max_length=32, default="", help_text="Of what was foretold of every row.")
     looked_at = models.DateTimeField(null=True, help_text="When that was foretold.")
 
     done = models.PositiveIntegerField(default=0)
@@ -65,8 +67,15 @@ class BulkAction(models.Model):
                 condition=Q(status__in=["ready", "running"], ended_at__isnull=True)
                 | Q(status__in=["done", "aborted", "stopped"], ended_at__isnull=False),
             ),
+            models.UniqueConstraint(
+                fields=["retry_of"],
+                condition=Q(status="ready") | Q(started_at__isnull=False),
+                name="a_bulk_action_is_tried_again_once",
+            ),
         ]
-        indexes = [models.Index("served_at", condition=Q(status="running"), name="bulk_running")]
+        indexes = [
+            models.Index("served_at", condition=Q(status="running") | Q(lease_token__isnull=False), name="bulk_running")
+        ]
 
     def __str__(self) -> str:
         return f"{self.act} of {self.total}"
@@ -90,6 +99,7 @@ class BulkActionRow(models.Model):
     foretold = models.TextField(default="", help_text="Why the act does not suit it; empty where it does.")
     credits = Credits(default=Decimal(0), help_text="What was foretold to move.")
     target = models.DateTimeField(null=True, help_text="The deadline that it is given.")
+    seen = models.TextField(default="", help_text="What it showed then, and must still show when it is acted on.")
     begun_at = models.DateTimeField(null=True)
     outcome = models.CharField(max_length=16, default="", choices=[("done", "done"), ("refused", "refused")])
     told = models.TextField(default="")

@@ -35,7 +35,7 @@ def post(person, action, page, **data):
 
 
 def start(person, action, **changed):
-    shown = {"suited": action.suited, "credits": action.credits, "reason": "outage", "number": action.suited}
+    shown = {"seen": action.digest, "reason": "outage", "number": action.suited}
     return post(person, action, "start", **shown | changed)
 
 
@@ -67,12 +67,12 @@ def test_a_start_is_refused_without_a_reason_its_number_or_what_was_seen():
 
     unsaid = start(person, action, reason=" ")
     wrong = start(person, action, number="2")
-    more = start(person, action, credits="6.9999")
-    hostile = start(person, action, number="9" * 40, suited="x", credits="NaN")
+    other = start(person, action, seen="x")
+    hostile = start(person, action, number="9" * 40, seen="\x00")
 
     assert "reason" in unsaid.context["form"].errors
     assert told(wrong) == ["Type 1, the number of tasks that this is about to change."]
-    assert told(more) == ["It changed since you looked: it would be more by now. Look at it again."]
+    assert told(other) == ["It changed since you looked: something else would be done by now. Look at it again."]
     assert hostile.context["form"].errors
     assert (BulkAction.objects.get().status, refunds(task)) == ("ready", [])
 

@@ -76,7 +76,7 @@ def started(act, chosen=None) -> BulkAction:
     boss, _ = User.objects.get_or_create(username="boss", is_staff=True, is_superuser=True)
     every = Task.objects.all() if chosen is None else chosen
     action = bulk.freeze(every, act=act, data={}, operator=boss, filters={}, words="all tasks")
-    bulk.start(action.pk, operator=boss, reason="outage", number=action.suited, seen=(action.suited, action.credits))
+    bulk.start(action.pk, operator=boss, reason="outage", number=action.suited, seen=action.digest)
     return action
 
 

@@ -168,7 +168,7 @@ def by_acting_on_many(scene, place):
     chosen = Task.objects.filter(pk__in=[task.pk for task in tasks])
     action = bulk.freeze(chosen, act="refund", data={}, operator=boss, filters={}, words="these")
     scene.dies_at(place, passing=2)
-    bulk.start(action.pk, operator=boss, reason="broken", number=3, seen=(3, action.credits))
+    bulk.start(action.pk, operator=boss, reason="broken", number=3, seen=action.digest)
     assert until(lambda: scene.killed(scene.dead_of(place)))
     scene.crew.sweeper()
     until(lambda: BulkAction.objects.get(pk=action.pk).status == "done")

@@ -56,9 +56,7 @@ def frozen(ann, act, tasks=None, **data) -> BulkAction:
 
 def begun(ann, act, tasks=None, **data) -> BulkAction:
     action = frozen(ann, act, tasks, **data)
-    return bulk.start(
-        action.pk, operator=ann, reason="outage", number=action.suited, seen=(action.suited, action.credits)
-    )
+    return bulk.start(action.pk, operator=ann, reason="outage", number=action.suited, seen=action.digest)
 
 
 def finished(ann, act, tasks=None, **data) -> BulkAction:
@@ -207,15 +205,14 @@ def test_rows_that_are_foretold_to_be_refused_are_never_tried(ann):
 def test_a_start_wants_the_number_that_was_seen_and_no_more_than_that(ann):
     task = charged(account("100"))
     action = frozen(ann, "rerun")
-    seen = (action.suited, action.credits)
 
     with pytest.raises(bulk.NotStarted, match="Type 1, the number"):
-        bulk.start(action.pk, operator=ann, reason="x", number=2, seen=seen)
+        bulk.start(action.pk, operator=ann, reason="x", number=2, seen=action.digest)
     with pytest.raises(ChangedSince):
-        bulk.start(action.pk, operator=ann, reason="x", number=1, seen=(1, action.credits - 1))
-    bulk.start(action.pk, operator=ann, reason="x", number=1, seen=seen)
+        bulk.start(action.pk, operator=ann, reason="x", number=1, seen="another")
+    bulk.start(action.pk, operator=ann, reason="x", number=1, seen=action.digest)
     with pytest.raises(bulk.NotStarted, match="It is running already"):
-        bulk.start(action.pk, operator=ann, reason="x", number=1, seen=seen)
+        bulk.start(action.pk, operator=ann, reason="x", number=1, seen=action.digest)
 
     assert not task.reruns.exists()
 
@@ -225,10 +222,9 @@ def test_whoever_may_not_starts_nothing_and_whoever_lost_the_right_stops_it(ann)
     tasks = [charged(owner), charged(owner)]
     bob = User.objects.create_user("bob", is_staff=True)
     action = frozen(bob, "refund")
-    seen = (action.suited, action.credits)
     with pytest.raises(bulk.NotStarted, match="You may not"):
-        bulk.start(action.pk, operator=bob, reason="x", number=2, seen=seen)
-    bulk.start(action.pk, operator=ann, reason="x", number=2, seen=seen)
+        bulk.start(action.pk, operator=bob, reason="x", number=2, seen=action.digest)
+    bulk.start(action.pk, operator=ann, reason="x", number=2, seen=action.digest)
     User.objects.filter(pk=ann.pk).update(is_active=False)
 
     bulk.act_on_many()
@@ -376,7 +372,7 @@ def test_nothing_chosen_is_nothing_to_start(ann):
     action = bulk.freeze(Task.objects.none(), act="pause", data={}, operator=ann, **EVERYTHING)
 
     with pytest.raises(bulk.NotStarted, match="no task that it suits"):
-        bulk.start(action.pk, operator=ann, reason="x", number=0, seen=(0, Decimal(0)))
+        bulk.start(action.pk, operator=ann, reason="x", number=0, seen=action.digest)
 
 
 def test_reruns_that_the_account_cannot_pay_or_hold_are_foretold(ann):
@@ -427,5 +423,6 @@ def test_a_refund_that_somebody_gave_meanwhile_is_refused_with_a_sentence(ann):
 
     bulk.act_on_many()
 
-    assert outcomes(action) == [("refused", "All of the charge is refunded.")]
+    said = "It changed since you looked: 0.0000 is left now, not 7.0000. Nothing was refunded."
+    assert outcomes(action) == [("refused", said)]
     assert Account.objects.get().available == 100

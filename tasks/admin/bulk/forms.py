@@ -39,13 +39,12 @@ def _plain(value: Any) -> Any:
 
 
 class StartForm(forms.Form):
-    """Why, and the number of tasks, typed. What the page showed goes along."""
+    """Why, and the number of tasks, typed. The digest of what the page showed goes along."""
 
-    suited = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
-    credits = forms.DecimalField(max_digits=24, decimal_places=4, widget=forms.HiddenInput)
+    seen = forms.CharField(max_length=32, widget=forms.HiddenInput)
     reason = forms.CharField(max_length=1000, widget=UnfoldAdminTextareaWidget({"rows": 2}))
     number = forms.IntegerField(min_value=0, widget=UnfoldAdminIntegerFieldWidget)
 
     def __init__(self, *args: Any, action: BulkAction, **kwargs: Any) -> None:
-        super().__init__(*args, initial={"suited": action.suited, "credits": action.credits}, **kwargs)
+        super().__init__(*args, initial={"seen": action.digest}, **kwargs)
         self.fields["number"].label = f"Type {action.suited} to confirm"

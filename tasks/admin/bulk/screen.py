@@ -153,13 +153,7 @@ class BulkActionScreen(Screen):
             return self._shown(request, action, form)
         said = form.cleaned_data
         try:
-            bulk.start(
-                pk,
-                operator=request.user,
-                reason=said["reason"],
-                number=said["number"],
-                seen=(said["suited"], said["credits"]),
-            )
+            bulk.start(pk, operator=request.user, reason=said["reason"], number=said["number"], seen=said["seen"])
         except Refusal as refusal:
             messages.error(request, str(refusal))
             return self._to(pk)
@@ -179,7 +173,11 @@ class BulkActionScreen(Screen):
         return self._to(pk)
 
     def again(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        return self._to(bulk.again(self._asked(request, pk), operator=request.user).pk)
+        try:
+            return self._to(bulk.again(self._asked(request, pk), operator=request.user).pk)
+        except Refusal as refusal:
+            messages.error(request, str(refusal))
+            return self._to(pk)
 
     def progress_part(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """What moves while it runs; a page whose action is over is loaded anew, once."""
