@@ -109,9 +109,9 @@ class Person:
         return {text.strip().split("\n")[-1].strip() for text in found.all_inner_texts()}
 
     def _unfold_acts(self) -> None:
-        menu = self.page.locator("li", has=self.page.get_by_text("More acts", exact=True)).last
-        if menu.count() and not menu.locator("a[href*='?ids=']").first.is_visible():
-            menu.locator("a").first.click()
+        closed = self.page.locator("li", has_text="More acts").filter(has=self.page.get_by_text("chevron_right"))
+        if closed.count() and not self.page.locator("nav a[href*='?ids=']:visible").count():
+            closed.locator("a").first.click()
 
     def act(self, title: str, *, reason: str = "because", **fields: Any) -> str:
         """Do an act of the row whose page is open; what the answer tells."""

@@ -117,7 +117,7 @@ def test_refund_of_a_part_shows_the_balance_after(come, place):
     person.find(task)
     person.ask("Refund")
     person.page.locator("[name=amount]").fill("0.0002")
-    person.page.locator("#facts").get_by_text(f"{before + Decimal('0.0002')}").wait_for()
+    person.page.locator("#facts").get_by_text(f"{before + Decimal('0.0002'):,}").wait_for()
     person.confirm("Refund")
 
     after = place.row("SELECT available FROM billing_account WHERE id = %s", place.account_id)["available"]
