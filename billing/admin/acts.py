@@ -308,7 +308,7 @@ def _seen(request: HttpRequest) -> dict[str, str]:
     """What the page had shown of each row; nothing of what no page has sent."""
     try:
         seen = json.loads(request.POST.get("seen", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {pk: shown for pk, shown in seen.items() if isinstance(shown, str)} if isinstance(seen, dict) else {}
 

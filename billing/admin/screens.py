@@ -29,6 +29,8 @@ NOTHING = "-"
 SHOWN = 100_000
 # A cell that is read from the right: a number, linked or not, or nothing.
 NUMBER = re.compile(r"(<a [^>]*>)?[+-]?\d[\d,]*(\.\d+)?( %)?(</a>)?|-")
+# What a search box reads: whoever pastes more than a name looks for nobody.
+LONGEST_SEARCH, MOST_WORDS = 300, 16
 # How a field that may be looked up by address can be asked: never by a part of what it holds.
 ASKED = {"", "exact", "id__exact", "isnull"}
 
@@ -68,14 +70,26 @@ class Rows(ChangeList):
         return self.model_admin.for_list(super().get_queryset(request, exclude_parameters))
 
 
-class AskedInText:
+class Brief:
+    """A list that is asked for a few words, and counts nothing beside its filters."""
+
+    show_facets = admin.ShowFacets.NEVER
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
+        """What is longer than any name is nobody's."""
+        if len(search_term) > LONGEST_SEARCH or len(search_term.split()) > MOST_WORDS or "\x00" in search_term:
+            return queryset.none(), False
+        return super().get_search_results(request, queryset, search_term)
+
+
+class AskedInText(Brief):
     """A list whose address is asked with text that the database can hold."""
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         return "\x00" not in value and super().lookup_allowed(lookup, value, request)
 
 
-class Screen(ModelAdmin):
+class Screen(Brief, ModelAdmin):
     """A list and a page to read. Whoever may change something by hand says so in a subclass."""
 
     paginator = InfinitePaginator

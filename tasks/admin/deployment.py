@@ -5,8 +5,8 @@ from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import Field, Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.db.models import Field, Model
+from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -133,8 +133,10 @@ class DeploymentScreen(Trying, Added, Edited, Acting, Screen):
 
     def workers(self, request: HttpRequest, pk: Any) -> HttpResponse:
         """Whether its queue is served: asked beside the page, because workers take half a second to answer."""
-        obj: QuerySet = self.get_queryset(request)
-        told = unserved(obj.values_list("queue", flat=True).get(pk=pk)) if self.has_view_permission(request) else ""
+        queue = self.get_queryset(request).filter(pk=pk).values_list("queue", flat=True).first()
+        if queue is None:
+            raise Http404
+        told = unserved(queue) if self.has_view_permission(request) else ""
         return TemplateResponse(request, "admin/counterfoil/workers.html", {"told": told})
 
     def tables(self, request: HttpRequest, obj: Deployment) -> list[Table]:

@@ -9,7 +9,7 @@ from django import forms
 
 from billing.ratecards import in_force
 from tasks import capabilities
-from tasks.models import Deployment
+from tasks.models import Deployment, Task
 from tasks.pointers import every_error
 
 SECRETIVE = re.compile(r"(^|[_-])(secret|password|passwd|token|api_?key|credentials?|authorization)($|[_-])", re.I)
@@ -21,10 +21,23 @@ WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]*@", re.I)
 
 PASTED_HERE = "This looks like a secret. Put it into an environment variable of the workers, and its name here."
 BY_NAME = "Give the NAME of an environment variable, in capital letters: the secret itself stays with the workers."
+KEPT = "It has tasks, which keep the name that their clients asked for. Make another deployment for another name."
+RENAMED = "Its clients ask for it by this name. Once it has a task, the name stays."
 LONGER = "A run may take longer than its task may live. Raise this, or lower timeout."
 
 
 class DeploymentForm(forms.ModelForm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.instance._state.adding and "name" in self.fields:
+            self.fields["name"].help_text = KEPT if _used(self.instance) else RENAMED
+
+    def clean_name(self) -> str:
+        name = self.cleaned_data["name"]
+        if not self.instance._state.adding and name != self.initial["name"] and _used(self.instance):
+            raise forms.ValidationError(KEPT)
+        return name
+
     def clean_settings(self) -> dict[str, Any]:
         for pointer, no in refused_settings(self.cleaned_data["settings"]):
             self.add_error("settings", f"{pointer}: {no}")
@@ -50,6 +63,10 @@ class DeploymentForm(forms.ModelForm):
     def _get_validation_exclusions(self) -> set[str]:
         """The one default a capability is told of in words of ours."""
         return {*super()._get_validation_exclusions(), "is_default"}
+
+
+def _used(deployment: Deployment) -> bool:
+    return Task.objects.filter(deployment=deployment).order_by().values("pk")[:1].exists()
 
 
 def refused_settings(settings: Any) -> Iterator[tuple[str, str]]:

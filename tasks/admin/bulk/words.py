@@ -8,8 +8,8 @@ from django.utils.formats import localize
 
 from billing.admin.screens import amount
 from billing.models import Account
-from tasks.admin.task_list.filters import NEEDS, PARAMETERS
-from tasks.admin.task_list.screen import ALIASES, BEFORE
+from tasks.admin.task_list.filters import ALIASES, NEEDS, PARAMETERS, by_name
+from tasks.admin.task_list.screen import BEFORE
 from tasks.bulk_acts import ACTS
 from tasks.models import BulkAction
 
@@ -32,7 +32,7 @@ NO_FILTER = {"act", BEFORE, "p", "o", "all"}
 
 def filters_in(params: Mapping[str, str]) -> dict[str, str]:
     """The parameters that choose tasks, by the names of the list, without the others of an address."""
-    named = {ALIASES.get(name, name): params[name].strip() for name in params}
+    named = by_name(params)
     return {name: named[name] for name in PARAMETERS if named.get(name)}
 
 

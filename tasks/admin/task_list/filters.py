@@ -28,10 +28,20 @@ PAUSED = "paused"
 LONG = timedelta(minutes=15)
 # How much later than its transaction a task's id may have been made.
 SLACK = timedelta(minutes=5)
+# How other pages have named what they link to.
+ALIASES = {"status__exact": "status", "account__exact": "account", "account__id__exact": "account"}
 
 
 class Unreadable(ValueError):
     """A parameter's value that means nothing."""
+
+
+def by_name(params: Mapping[str, str]) -> dict[str, str]:
+    """These parameters by the list's own names; what is asked twice, and not alike, is a value that means nothing."""
+    asked: dict[str, dict[str, None]] = {}
+    for name, value in params.items():
+        asked.setdefault(ALIASES.get(name, name), {})[value.strip()] = None
+    return {name: " and ".join(filter(None, values)) for name, values in asked.items()}
 
 
 def matching(params: Mapping[str, str], *, tasks: QuerySet | None = None) -> QuerySet:

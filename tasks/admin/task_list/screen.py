@@ -11,7 +11,7 @@ from django.contrib.admin.options import ModelAdmin
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
@@ -23,7 +23,7 @@ from unfold.widgets import INPUT_CLASSES, UnfoldAdminSelectWidget
 from billing.admin.screens import NOTHING, Rows, amount, label, link, when
 from billing.models import Account, Charge
 from tasks.admin.found import task_id_of
-from tasks.admin.task_list.filters import GRACE, NEEDS, PARAMETERS, PAUSED, matching, moment, unreadable
+from tasks.admin.task_list.filters import GRACE, NEEDS, PARAMETERS, PAUSED, by_name, matching, moment, unreadable
 from tasks.admin.task_list.pages import page
 from tasks.admin.task_list.search import understood
 from tasks.admin.task_page.head import COLOURS
@@ -33,8 +33,8 @@ from tasks.statuses import ErrorCode, Status
 
 BEFORE = "before"
 ONE_LINE = '<span class="whitespace-nowrap" title="{}">{}</span>'
-# How other pages have named what they link to.
-ALIASES = {"status__exact": "status", "account__exact": "account", "account__id__exact": "account"}
+# Where a list has been read to: whoever narrows it begins with the newest again.
+PLACE = (BEFORE, "p")
 CALLBACKS = {Callback.Status.DELIVERED: "success", Callback.Status.FAILED: "danger", Callback.Status.PENDING: "info"}
 PRESETS = {"hour": timedelta(hours=1), "24 hours": timedelta(days=1), "7 days": timedelta(7), "30 days": timedelta(30)}
 MODELS = 500
@@ -62,9 +62,6 @@ class TaskRows(Rows):
     def get_queryset(self, request: HttpRequest, exclude_parameters: list[str] | None = None) -> QuerySet:
         self.before = self.params.pop(BEFORE, self.before)
         self.filter_params.pop(BEFORE, None)
-        for alias, name in ALIASES.items():
-            if alias in self.params:
-                self.params[name], self.filter_params[name] = self.params.pop(alias), self.filter_params.pop(alias)
         return super().get_queryset(request, exclude_parameters)
 
     def get_results(self, request: HttpRequest) -> None:
@@ -172,6 +169,7 @@ class Narrow(ListFilter):
         for name in self.expected_parameters():
             if value := params.pop(name, None):
                 self.used_parameters[name] = value[-1].strip()
+        self.used_parameters |= dict.fromkeys(PLACE, "")
 
     def has_output(self) -> bool:
         return True
@@ -216,13 +214,18 @@ class TaskList:
     list_display = ("public", "state", "of_model", "of_account", "age", "took", "net", "callback")
     list_filter = (Narrow,)
     list_filter_submit = True
-    show_facets = admin.ShowFacets.NEVER
     list_filter_sheet = True
     list_before_template = "admin/counterfoil/task_list_notes.html"
     search_help_text = "Task id or how it begins, client reference, key=value, or account"
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return TaskRows
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        asked = QueryDict(mutable=True)
+        asked.update(by_name(request.GET))
+        request.GET = asked
+        return super().get_changelist_instance(request)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         return lookup in PARAMETERS and "\x00" not in value

@@ -54,6 +54,11 @@ class TaskPage:
         unread = ("output",) if request.user.has_perm(CONTENT) else HIDDEN
         return self._found(request, task_id_of(object_id), unread)
 
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Of the task, however its id is spelled: the entries know one spelling."""
+        task_id = task_id_of(object_id)
+        return super().history_view(request, str(task_id) if task_id else object_id, extra_context)
+
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         task = kwargs["obj"]
         context |= self.still(request, task) | self.moving(request, task)

@@ -1,0 +1,161 @@
+"""Pages that are read: what they may cost, where lists begin, and what addresses that no page wrote are answered."""
+
+import html
+import re
+from uuid import uuid4
+
+import pytest
+from django.contrib import admin
+from django.contrib.admin import ShowFacets
+from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection
+from django.urls import reverse
+
+from billing.models import Account
+from tasks import lifecycle
+from tasks.admin import reading
+from tasks.admin.bulk.words import filters_in
+from tasks.admin.task_list.filters import matching, unreadable
+from tasks.admin.task_list.screen import TaskRows
+from tasks.models import Deployment, Task, WebhookEndpoint
+from tests.admin.people import act_url, list_url, page_url, root, told
+from tests.builders import account, deployment, submit
+
+pytestmark = pytest.mark.django_db
+LISTS = [model for model in admin.site._registry if model._meta.app_label in ("auth", "billing", "tasks")]
+MANY = " ".join(["word"] * 30_000)
+
+
+def ids(answer):
+    return {task.pk for task in answer.context_data["cl"].result_list}
+
+
+def narrowing(page):
+    """What a browser sends along with a filter that is chosen."""
+    form = re.search(r'<form id="filter-form".*?</form>', page.content.decode(), re.DOTALL)[0]
+    hidden = re.findall(r'<input[^>]*type="hidden"[^>]*name="([^"]*)"[^>]*value="([^"]*)"', form)
+    return {html.unescape(name): html.unescape(value) for name, value in hidden}
+
+
+def test_no_list_counts_what_each_of_its_filters_would_show():
+    assert {screen.show_facets for screen in admin.site._registry.values()} == {ShowFacets.NEVER}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_page_that_reads_for_too_long_says_so_and_a_file_takes_its_time(monkeypatch):
+    of, me = account(), root()
+    monkeypatch.setattr(reading, "SECONDS", 0.05)
+    monkeypatch.setattr(TaskRows, "get_results", lambda *_: connection.cursor().execute("SELECT pg_sleep(20)"))
+
+    answer = me.get(list_url(Task))
+
+    assert answer.status_code == 503
+    assert "was told to stop" in answer.content.decode()
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() == ("0",)
+    assert me.get(page_url(of)).status_code == 200
+
+
+def test_acts_are_given_the_time_they_need(monkeypatch):
+    of, me = account(), root()
+    monkeypatch.setattr(reading, "limited", None)
+
+    answer = me.client.post(act_url(of, "disable"), {"reason": "because"})
+
+    assert answer.status_code == 200
+
+
+def test_a_filter_chosen_on_an_older_page_begins_with_the_newest():
+    of, to, me = account("200"), deployment(), root()
+    tasks = [submit(of, to) for _ in range(51)]
+    lifecycle.cancel(tasks[-1].pk, by="test")
+    older = me.client.get(list_url(Task) + me.get(list_url(Task)).context_data["cl"].older_url)
+
+    found = me.get(list_url(Task), **(narrowing(older) | {"status": "canceled"}))
+
+    assert ids(older) == {tasks[0].pk}
+    assert ids(found) == {tasks[-1].pk}
+
+
+@pytest.mark.parametrize(
+    ("asked", "means"),
+    [
+        ({"status__exact": "canceled"}, "canceled"),
+        ({"status__exact": "canceled", "status": "canceled"}, "canceled"),
+        ({"status__exact": "canceled", "status": ""}, "canceled"),
+        ({"status__exact": "canceled", "status": "queued"}, None),
+    ],
+)
+def test_the_list_and_all_that_match_read_an_address_alike(asked, means):
+    of, to = account("200"), deployment()
+    tasks = {"queued": submit(of, to), "canceled": submit(of, to)}
+    lifecycle.cancel(tasks["canceled"].pk, by="test")
+
+    listed, chosen = root().get(list_url(Task), **asked), filters_in(asked)
+
+    assert ids(listed) == set(matching(chosen).values_list("pk", flat=True)) == ({tasks[means].pk} if means else set())
+    assert listed.context_data["cl"].unreadable == unreadable(chosen) == ([] if means else ["status"])
+
+
+def test_a_deployment_keeps_the_name_that_its_tasks_have():
+    to, me = deployment("first-name"), root()
+    form = me.get(page_url(to)).context_data["adminform"].form
+    sent = {field.html_name: field.value() for field in form if field.value() not in (None, False)}
+
+    renamed = me.client.post(page_url(to), sent | {"name": "second-name"})
+    to.refresh_from_db()
+    submit(account(), to)
+    kept = me.client.post(page_url(to), sent | {"name": "third-name"})
+
+    assert (renamed.status_code, to.name) == (302, "second-name")
+    assert "It has tasks, which keep the name" in kept.context_data["adminform"].form.errors["name"][0]
+    assert Deployment.objects.get(pk=to.pk).name == "second-name"
+
+
+@pytest.mark.parametrize(
+    "path", ["tasks/deployment/{}/workers/", "tasks/task/{}/artifacts/%00/", "r/{type}/%00/", "r/{type}/nonsense/"]
+)
+def test_what_is_not_there_is_not_found(path):
+    of_tasks = ContentType.objects.get_for_model(Task)
+
+    answer = root().client.get(f"/admin/{path.format(uuid4(), type=of_tasks.pk)}")
+
+    assert answer.status_code == 404
+
+
+def test_a_choice_searched_for_a_nul_is_not_found():
+    asked = {"app_label": "tasks", "model_name": "task", "field_name": "deployment", "term": "\x00"}
+
+    assert root().get("/admin/autocomplete/", **asked).json()["results"] == []
+
+
+def test_what_a_page_never_sent_of_what_it_showed_is_as_if_unsent():
+    of, me = account("5"), root()
+    fields = {"key": str(uuid4()), "reason": "because", "seen": "[" * 20_000}
+
+    answer = me.client.post(act_url(of, "disable"), fields, follow=True)
+
+    assert len(told(answer)) == 1
+    assert not Account.objects.get(pk=of.pk).is_active
+
+
+def test_the_history_of_a_task_is_the_same_in_any_spelling():
+    task, me = submit(), root()
+    me.do(task, "cancel")
+
+    shown = me.get(reverse("admin:tasks_task_history", args=[str(task)]))
+
+    assert "because" in shown.content.decode()
+
+
+@pytest.mark.parametrize("model", [User, WebhookEndpoint, Deployment])
+def test_a_search_of_a_book_is_for_nobody(model):
+    me = root()
+    request = me.get(list_url(model)).wsgi_request
+    screen = admin.site._registry[model]
+
+    found, _ = screen.get_search_results(request, model.objects.all(), MANY)
+
+    assert found.query.is_empty()
