@@ -457,6 +457,33 @@ class Price(models.Model):
         return per_unit(self.credits, self.unit_size, self.unit)
 
 
+class PriceWithdrawal(models.Model):
+    """A price that never comes into force: nothing is quoted by it, whatever else is written or withdrawn."""
+
+    price = models.OneToOneField(Price, models.PROTECT, primary_key=True, related_name="withdrawal")
+    actor = models.CharField(max_length=200)
+    reason = models.TextField()
+    at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        triggers = [
+            *append_only("withdrawal"),
+            # The margin is for transactions under way: no quote has seen a price that is then withdrawn.
+            HardTrigger(
+                name="withdrawn_before_it_begins",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert,
+                func="IF EXISTS (SELECT FROM billing_price p WHERE p.id = NEW.price_id "
+                "AND p.effective_from < clock_timestamp() + interval '1 minute') THEN "
+                + refusal("withdrawn_before_it_begins", "A price is withdrawn only before it begins")
+                + " END IF; RETURN NEW;",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.price}, withdrawn"
+
+
 class UsageLine(models.Model):
     """One metered line of a task's charge, written once, at capture. The billed amounts add up to the charge."""
 

@@ -40,8 +40,9 @@ PRICE = f"""
     SELECT key AS meter, value::numeric AS quantity FROM jsonb_each_text(t.quote -> 'bound') WHERE key <> 'task'
     UNION ALL SELECT 'task', 1) used
  CROSS JOIN LATERAL (
-    SELECT credits, unit_size FROM billing_price WHERE rate_card_id = d.rate_card_id AND meter = used.meter
-        AND effective_from <= now() ORDER BY effective_from DESC, created_at DESC LIMIT 1) p
+    SELECT credits, unit_size FROM billing_price each WHERE rate_card_id = d.rate_card_id AND meter = used.meter
+        AND effective_from <= now() AND NOT EXISTS (SELECT FROM billing_pricewithdrawal w WHERE w.price_id = each.id)
+    ORDER BY effective_from DESC, created_at DESC LIMIT 1) p
  WHERE d.id = t.deployment_id AND used.quantity > 0)
 """  # noqa: S608 - pieces of this file
 NEW_DEADLINE = """

@@ -51,8 +51,8 @@ GROUP BY t.id HAVING count(k.id) <> 1
 ORDER BY t.id LIMIT 1
 """
 
-# A price of a quote is its row, was in effect, and the bound at those prices, each rounded half to even once, is the
-# ceiling; the flat price counts one task, and a waived task is quoted nothing.
+# A price of a quote is its row, was in effect and never withdrawn, and the bound at those prices, each rounded half to
+# even once, is the ceiling; the flat price counts one task, and a waived task is quoted nothing.
 QUOTED = """
 SELECT format('task %s was quoted %s (waived: %s), but %s at its prices', t.id, t.quoted, t.waived,
     trim_scale(q.ceiling))
@@ -62,10 +62,12 @@ FROM tasks_task t CROSS JOIN LATERAL (
               OR (2 * mod(n.exact, n.size) = n.size AND mod(div(n.exact, n.size), 2) = 1) THEN 1 ELSE 0 END), 0) / 10000
             AS ceiling,
         coalesce(bool_and((r.meter, r.unit, r.unit_size, r.credits)
-            IS NOT DISTINCT FROM (p.meter, p.unit, p.unit_size, p.credits) AND p.effective_from <= t.created_at), true)
+            IS NOT DISTINCT FROM (p.meter, p.unit, p.unit_size, p.credits) AND p.effective_from <= t.created_at
+            AND w.price_id IS NULL), true)
             AS priced
     FROM jsonb_to_recordset(t.quote -> 'rates') r(price_id uuid, meter text, unit text, unit_size int, credits numeric)
     LEFT JOIN billing_price p ON p.id = r.price_id
+    LEFT JOIN billing_pricewithdrawal w ON w.price_id = r.price_id
     CROSS JOIN LATERAL (SELECT r.unit_size::numeric AS size, 10000 * r.credits * CASE WHEN r.meter = 'task' THEN 1
         ELSE coalesce((t.quote -> 'bound' ->> r.meter)::numeric, 0) END AS exact) n) q
 WHERE t.quoted <> CASE WHEN t.waived THEN 0 ELSE q.ceiling END OR NOT q.priced

@@ -13,7 +13,6 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from unfold.enums import ActionVariant
 from unfold.widgets import (
@@ -27,9 +26,9 @@ from billing import pricing
 from billing.admin.acts import Acting
 from billing.admin.once import OnceForm, Repeated, keyed, once, remember
 from billing.admin.screens import Added, Screen, Table, amount, label, when
-from billing.exceptions import ChangedSince
+from billing.exceptions import Refusal
 from billing.models import Price, RateCard
-from billing.ratecards import New, in_force, versions, write_versions, written
+from billing.ratecards import MARGIN, FromThePast, New, after, clock, in_force, versions, write_versions, written
 from tasks.admin.deployment_form import unpriced
 from tasks.models import Deployment, Task
 from tasks.standing import MOST, up_to
@@ -73,8 +72,8 @@ class VersionsForm(OnceForm):
 
     def clean_effective_from(self) -> datetime | None:
         moment = self.cleaned_data["effective_from"]
-        if moment and moment <= timezone.now():
-            raise forms.ValidationError("A price never begins in the past: what was quoted before keeps its price.")
+        if moment and moment <= clock():
+            raise forms.ValidationError(FromThePast.message)
         return moment
 
     def clean(self) -> dict[str, Any]:
@@ -106,6 +105,13 @@ class RateCardScreen(Added, Acting, Screen):
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.new_versions)
         return [path("<uuid:pk>/versions/", view, name="billing_ratecard_versions"), *super().get_urls()]
+
+    def response_add(self, request: HttpRequest, obj: RateCard, *args: Any, **kwargs: Any) -> HttpResponse:
+        """On to its first prices, for whoever may write them."""
+        if "_popup" in request.POST or not request.user.has_perm(PERMISSION):
+            return super().response_add(request, obj, *args, **kwargs)
+        messages.success(request, f"{obj} was added. Nothing costs anything by it until it has prices.")
+        return HttpResponseRedirect(reverse("admin:billing_ratecard_versions", args=[obj.pk]))
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).prefetch_related("deployments")
@@ -157,7 +163,7 @@ class RateCardScreen(Added, Acting, Screen):
                 write_versions(card.pk, data["new"], effective_from=begin, seen=seen)
                 remember(key)
                 self.log_change(request, card, told)
-        except (Repeated, ChangedSince) as said:
+        except (Repeated, Refusal) as said:
             messages.info(request, f"{card}: {said}")
         else:
             messages.success(request, f"{card}: {len(data['new'])} new prices.")
@@ -182,11 +188,21 @@ def _preview(card: RateCard, form: VersionsForm) -> dict[str, Any]:
 def _changes(card: RateCard, form: VersionsForm) -> Table:
     """Old and new beside one another: old is what would be in force at that moment."""
     old = in_force(card.pk, at=form.cleaned_data["effective_from"])
+    later = _later(card, form.cleaned_data["effective_from"])
     rows = []
     for meter, new in form.cleaned_data["new"].items():
         was, will = old.get(meter), Price(credits=new.credits, unit_size=new.unit_size, unit=pricing.UNITS[meter])
-        rows.append([meter, str(was) if was else "no price", str(will), _per_cent(_each(was), _each(will))])
-    return Table("", ["Meter", "Now", "New", "Change"], rows)
+        rows.append([meter, str(was) if was else "no price", str(will), _per_cent(_each(was), _each(will)),
+                     later.get(meter, "nothing yet")])  # fmt: skip
+    return Table("", ["Meter", "Now", "New", "Change", "What takes over"], rows)
+
+
+def _later(card: RateCard, moment: datetime | None) -> dict[str, str]:
+    """What is written already for after that moment, a sentence for each meter."""
+    found: dict[str, list[str]] = {}
+    for price in after(card.pk, moment or clock()):
+        found.setdefault(price.meter, []).append(f"{price} from {when(price.effective_from)}")
+    return {meter: "; then ".join(told) for meter, told in found.items()}
 
 
 def _each(price: Price | None) -> Decimal:
@@ -234,8 +250,8 @@ def _doubts(card: RateCard) -> list[str]:
 
 
 def _timeline(card: RateCard, *, may: bool) -> list[Table]:
-    """For each meter its versions, the latest first: to come, in force, past, or written over."""
-    now = timezone.now()
+    """For each meter its versions, the latest first: to come, in force, past, written over or withdrawn."""
+    now = clock()
     by_meter = {meter: list(found) for meter, found in groupby(versions(card.pk), key=lambda price: price.meter)}
     meters = sorted(by_meter, key=pricing.place_of)
     rows = [row for meter in meters for row in _versions(meter, by_meter[meter][:50], now, may=may)]
@@ -245,20 +261,31 @@ def _timeline(card: RateCard, *, may: bool) -> list[Table]:
 
 
 def _versions(meter: str, found: list[Price], now: datetime, *, may: bool) -> list[list[Any]]:
+    standing = [price for price in found if not hasattr(price, "withdrawal")]
     rows, ends, current = [], None, False
-    for number, price in enumerate(found):
-        over = number > 0 and found[number - 1].effective_from == price.effective_from
+    for price in found:
+        if price not in standing:
+            rows.append([meter, label("withdrawn", "warning"), str(price), when(price.effective_from), "-", "-", ""])
+            continue
+        over, before = _around(standing, price)
         coming = price.effective_from > now
         in_force_ = not (over or coming or current)
         current = current or in_force_
         state = _state(over=over, coming=coming, now=in_force_)
-        before = next((each for each in found[number + 1 :] if each.effective_from < price.effective_from), None)
         change = _per_cent(_each(before), _each(price)) if before else "first"
-        act = _withdrawing(price) if may and coming and not over else ""
+        act = _withdrawing(price) if may and price.effective_from > now + MARGIN else ""
         until = when(ends) if ends and not over else "-"
         rows.append([meter, state, str(price), when(price.effective_from), until, change, act])
         ends = price.effective_from
     return rows
+
+
+def _around(standing: list[Price], price: Price) -> tuple[bool, Price | None]:
+    """Whether another was written over it, and what is in force before it."""
+    place = standing.index(price)
+    over = place > 0 and standing[place - 1].effective_from == price.effective_from
+    earlier = (each for each in standing[place + 1 :] if each.effective_from < price.effective_from)
+    return over, next(earlier, None)
 
 
 def _state(*, over: bool, coming: bool, now: bool) -> str:

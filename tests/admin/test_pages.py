@@ -15,8 +15,8 @@ from tests.builders import account, submit
 
 pytestmark = pytest.mark.django_db
 MODELS = (Account, *EVERY)
-# By whom Django's permissions allow it: what a deployment and an account are set to, and new prices.
-ADDED = {"Account", "Deployment", "RateCard", "Price"}
+# By whom Django's permissions allow it: what a deployment and an account are set to, and new cards.
+ADDED = {"Account", "Deployment", "RateCard"}
 EDITED = {"Deployment"}
 MOST_QUERIES = 15
 

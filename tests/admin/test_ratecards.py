@@ -5,12 +5,16 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
+from django.db import DatabaseError, connection, transaction
 from django.urls import reverse
 from django.utils import timezone
 
-from billing.models import Price
-from billing.ratecards import New, NotToCome, in_force, withdraw, write_versions, written
+from billing.models import Price, PriceWithdrawal, RateCard
+from billing.ratecards import FromThePast, New, NotToCome, in_force, withdraw, write_versions, written
+from billing.statements import rows
 from tasks import lifecycle, submission
+from tasks.foretelling import PRICE
+from tasks.sql import load
 from tests.admin.people import at_once, history, member, page_url, root, told
 from tests.builders import account, claim, deployment, request, submit
 
@@ -24,7 +28,8 @@ def url_of(card):
 def look(person, card, **prices):
     """The page that shows what these new credits change, and what to send to write them."""
     fields = {f"credits-{meter}": credits_ for meter, credits_ in prices.items() if meter not in ("date", "time")}
-    begin = {"effective_from_0": prices.get("date", ""), "effective_from_1": "00:00:00" if "date" in prices else ""}
+    time = prices.get("time", "00:00:00" if "date" in prices else "")
+    begin = {"effective_from_0": prices.get("date", ""), "effective_from_1": time}
     given = {"key": str(uuid4()), "reason": "costs rose", **fields, **begin}
     page = person.client.post(url_of(card), {**given, "look": "1"})
     return page, given | {"agreed": page.context["form"]["agreed"].value() or ""}
@@ -119,19 +124,134 @@ def test_two_at_once_leave_one_version_and_one_hears_of_the_other():
     assert Price.objects.filter(rate_card=to.rate_card).count() == 2
 
 
-def test_a_price_to_come_is_withdrawn_by_writing_over_it():
+def coming(card, credits_, *, days):
+    """A price of this card's `task` that begins in so many days."""
+    begin = timezone.now() + timedelta(days=days)
+    [price] = write_versions(
+        card.pk, {"task": New(Decimal(credits_), 1)}, effective_from=begin, seen=written(card.pk)
+    )  # fmt: skip
+    return price
+
+
+def withdrawn(price):
+    return withdraw(price.pk, by="operator:root", reason="a typo")
+
+
+def move_begins_back():
+    """Let the withdrawn prices be such as would have begun."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("ALTER TABLE billing_price DISABLE TRIGGER USER")
+        cursor.execute(
+            "UPDATE billing_price SET effective_from = now() WHERE id IN (SELECT price_id FROM billing_pricewithdrawal)"
+        )
+        cursor.execute("ALTER TABLE billing_price ENABLE TRIGGER USER")
+
+
+def costs(card, *, days):
+    found = in_force(card.pk, at=timezone.now() + timedelta(days=days, hours=1))
+    return {meter: price.credits for meter, price in found.items()}
+
+
+def test_a_price_to_come_is_withdrawn_and_says_by_whom_and_why():
     to, person = deployment(prices=(("task", "2"),)), root()
-    write(person, to.rate_card, task="9", date=tomorrow())
-    coming = Price.objects.get(credits=9)
+    price = coming(to.rate_card, 9, days=1)
 
-    answer = person.do(coming, "withdraw", reason="a typo")
+    asked = person.ask(price, "withdraw")
+    answer = person.do(price, "withdraw", reason="a typo")
 
-    assert in_force(to.rate_card_id, at=coming.effective_from)["task"].credits == 2
-    assert "Withdrew task" in told(answer)[0]
+    assert "2 credits / 1 task" in asked.content.decode()
+    assert costs(to.rate_card, days=1) == {"task": 2}
+    assert told(answer)[0].endswith("Then in force: 2 credits / 1 task.")
+    assert "by operator:root: a typo" in person.get(page_url(price)).content.decode()
     states = [row[1] for row in person.get(page_url(to.rate_card)).context["timeline"][0].rows]
-    assert ["to come" in states[0], "written over" in states[1], "in force" in states[2]] == [True] * 3
+    assert ["withdrawn" in states[0], "in force" in states[1]] == [True] * 2
     with pytest.raises(NotToCome):
-        withdraw(coming.pk)
+        withdrawn(price)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_prices_to_come_that_are_withdrawn_neither_begins(order):
+    card = deployment(prices=(("task", "2"),)).rate_card
+    prices = [coming(card, 5, days=1), coming(card, 9, days=2)]
+
+    for place in order:
+        withdrawn(prices[place])
+
+    assert costs(card, days=2) == {"task": 2}
+
+
+def test_a_withdrawn_price_does_not_begin_after_another_was_written():
+    card = deployment(prices=(("task", "2"),)).rate_card
+    withdrawn(coming(card, 9, days=1))
+
+    write_versions(card.pk, {"task": New(Decimal(3), 1)}, effective_from=None, seen=written(card.pk))
+
+    assert costs(card, days=1) == {"task": 3}
+
+
+def test_the_only_price_withdrawn_leaves_none():
+    card = RateCard.objects.create(name="new")
+
+    withdrawn(coming(card, 9, days=1))
+
+    assert costs(card, days=1) == {}
+
+
+def test_no_quote_and_no_offer_goes_by_a_withdrawn_price():
+    to, own = deployment(prices=(("task", "2"),)), account("10")
+    task = submit(own, to)
+    withdrawn(coming(to.rate_card, 9, days=1))
+    move_begins_back()
+
+    offered = submission.quote(request(own, to)).ceiling_credits
+    [[listed]] = [row[-1:] for row in rows(load("catalogue"), {"name": to.name, "capability": None})]
+    [[foretold]] = rows(f"SELECT {PRICE} FROM tasks_task t WHERE id = %s", [task.pk])
+
+    assert (offered, listed["task"]["credits"], foretold) == (2, "2", 2)
+    assert costs(to.rate_card, days=0) == {"task": 2}
+
+
+def test_a_price_about_to_begin_is_not_withdrawn_not_even_by_hand():
+    card = deployment().rate_card
+    price = coming(card, 9, days=40 / 86_400)
+
+    with pytest.raises(NotToCome):
+        withdrawn(price)
+    with pytest.raises(DatabaseError, match="only before it begins"), transaction.atomic():
+        PriceWithdrawal.objects.create(price=price, actor="x", reason="x")
+
+
+def test_the_preview_says_what_takes_over_later():
+    to, person = deployment(prices=(("task", "2"),)), root()
+    coming(to.rate_card, 9, days=1)
+
+    page, _ = look(person, to.rate_card, task="3")
+
+    assert page.context["changes"].rows[0][-1].startswith("9 credits / 1 task from ")
+
+
+def test_a_clock_behind_the_databases_is_not_asked(time_machine):
+    to, person = deployment(prices=(("task", "2"),)), root()
+    begin = timezone.now() - timedelta(minutes=2)
+    time_machine.move_to(begin - timedelta(minutes=3))
+
+    answer = write(person, to.rate_card, task="3", date=f"{begin:%Y-%m-%d}", time=f"{begin:%H:%M:%S}")
+
+    assert answer.context["form"].errors["effective_from"] == [FromThePast.message]
+
+
+def test_a_price_whose_moment_has_come_while_it_was_looked_at_is_refused():
+    card = deployment().rate_card
+
+    with pytest.raises(FromThePast):
+        coming(card, 9, days=-1)
+
+
+def test_a_new_card_leads_to_its_first_prices():
+    answer = root().client.post(reverse("admin:billing_ratecard_add"), {"name": "gold"})
+
+    assert answer.url == url_of(RateCard.objects.get(name="gold"))
 
 
 def test_a_price_in_force_is_not_withdrawn():

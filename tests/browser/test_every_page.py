@@ -10,7 +10,7 @@ from tests.browser.person import NARROW, WIDE
 LISTS = [screen.replace("_", "/", 1) for _, items in MENU for _, _, screen in items]
 PAGES = ["/admin/", *(f"/admin/{path}/" for path in LISTS)]
 FORMS = [
-    "/admin/billing/account/add/", "/admin/billing/price/add/", "/admin/billing/ratecard/add/",
+    "/admin/billing/account/add/", "/admin/billing/ratecard/add/",
     "/admin/tasks/deployment/add/", "/admin/auth/user/add/", "/admin/auth/group/add/", "/admin/password_change/",
 ]  # fmt: skip
 WIDTHS = "() => [document.documentElement.scrollWidth, window.innerWidth]"

@@ -43,7 +43,10 @@ def test_a_page_is_found_by_its_name(come):
 
 def test_a_date_and_a_time_are_picked(come):
     person = come("billing")
-    page = person.open("/admin/billing/price/add/")
+    page = person.open("/admin/billing/ratecard/add/")
+    page.locator("[name=name]").fill("one more card")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.wait_for_url("**/versions/")
 
     for icon, choice in (("#calendarlink0", ".calendar td a"), ("#clocklink0", ".timelist a")):
         page.locator(icon).click()

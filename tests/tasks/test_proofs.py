@@ -31,6 +31,9 @@ TAMPERED = {
     "UPDATE tasks_task SET blocked = 1 WHERE id = '%(queued)s'": "runs_fit_their_task",
     "DELETE FROM billing_usageline WHERE task_id = '%(waived)s'": "usage_has_its_lines",
     "UPDATE tasks_task SET quote = jsonb_set(quote, '{rates,0,credits}', '[]')": "quotes_follow_their_prices",
+    "INSERT INTO billing_pricewithdrawal (price_id, actor, reason) SELECT id, '', '' FROM billing_price": (
+        "quotes_follow_their_prices"
+    ),
 }
 
 
@@ -58,7 +61,8 @@ def test_honest_rows_pass(tasks):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("tampering", TAMPERED)
 def test_the_audit_names_what_was_tampered_with(tasks, tampering):
-    tables = ("billing_account", "tasks_task", "tasks_run", "tasks_taskevent", "tasks_callback", "billing_usageline")
+    tables = ("billing_account", "tasks_task", "tasks_run", "tasks_taskevent", "tasks_callback", "billing_usageline",
+              "billing_pricewithdrawal")  # fmt: skip
 
     with connection.cursor() as cursor:
         for table in tables:
