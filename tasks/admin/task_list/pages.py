@@ -23,7 +23,7 @@ from tasks.identifiers import first_id, made_at
 from tasks.models import Callback, Task
 from tasks.statuses import UNFINISHED, Status
 
-WINDOWS = (4_000, 16_000, 64_000)
+WINDOWS = (8_000, 64_000)
 # Of tasks that share a pair of metadata, so many are looked at.
 RARE = 5_000
 # Of tasks that ended in a time, so many are looked at whatever their ids.
@@ -95,7 +95,7 @@ def _windows(
         return
     entries = _known(params, MANY) if entries is None else entries
     entries = [Entries(Task.objects.all())] if entries is None else entries
-    for number in WINDOWS[: 2 if pair else None]:
+    for number in WINDOWS[: 1 if pair else None]:
         floor = _floor(entries, start, number)
         floor = None if floor is None or floor < first else floor
         found = tasks.filter(pk__lt=start, pk__gte=floor or first).values_list("pk", flat=True)
