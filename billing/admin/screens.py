@@ -1,5 +1,6 @@
 """What the screens of the admin have in common: they show rows, cheaply, and change none by hand."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.options import BaseModelAdmin
@@ -24,9 +26,13 @@ from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePaginator
 from unfold.views import ChangeList
 
+from billing.exceptions import ChangedSince
+
 NOTHING = "-"
 # What of a long JSON or text a page shows. An output is at most 1 MiB; a browser is not the place to read that.
 SHOWN = 100_000
+# What of a value the history tells.
+WORDED = 200
 # A cell that is read from the right: a number, linked or not, or nothing.
 NUMBER = re.compile(r"(<a [^>]*>)?[+-]?\d[\d,]*(\.\d+)?( %)?(</a>)?|-")
 # What a search box reads: whoever pastes more than a name looks for nobody.
@@ -169,13 +175,79 @@ class Added:
 
 
 class Edited:
-    """A screen whose rows may be edited: an edit writes the columns it changed and leaves alone what moves."""
+    """A screen whose rows may be edited: an edit writes the columns it changed and leaves alone what moves.
+
+    Its form carries what it had shown: when the row is another by now, the edit is refused and shown what is.
+    """
+
+    change_form_before_template = "admin/counterfoil/shown.html"
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return BaseModelAdmin.has_change_permission(self, request, obj)
 
+    def get_object(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Model | None:
+        """The row, and for an edit nobody else's until it is written."""
+        obj = super().get_object(request, *args, **kwargs)
+        if obj is not None and request.method == "POST":
+            obj.refresh_from_db(from_queryset=type(obj)._base_manager.select_for_update(no_key=True))
+        return obj
+
+    def get_form(self, request: HttpRequest, obj: Model | None = None, **kwargs: Any) -> type[forms.ModelForm]:
+        form = super().get_form(request, obj, **kwargs)
+        return type(form.__name__, (Unchanged, form), {"seen": request.POST.get("shown", "")}) if obj else form
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("obj"):
+            context["shown"] = shown(context["adminform"].form)
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:  # noqa: FBT001, FBT002 - Django's
+        """What each field was and is."""
+        if add:
+            return super().construct_change_message(request, form, formsets, add)
+        moved = [(name, _was(form, name), _is(form, name)) for name in form.changed_data]
+        told = "; ".join(f"{form.fields[name].label}: {was} → {is_}" for name, was, is_ in moved if was != is_)
+        return f"Changed {told}." if told else "Changed nothing."
+
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:  # noqa: FBT001 - Django's
         obj.save(update_fields=form.changed_data if change else None, force_insert=not change)
+
+
+class Unchanged:
+    """A form of a row that must be what it was when its page was shown."""
+
+    seen = ""
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean()
+        if self.seen != shown(self):
+            now = "; ".join(f"{self.fields[name].label} is {_was(self, name)}" for name in self.changed_data)
+            self.add_error(None, f"{ChangedSince.message} Unlike what you sent, now: {now or 'nothing'}.")
+        return data
+
+
+def shown(form: Any) -> str:
+    """What changes with every value that the page of a row lets edit."""
+    values = [(name, str(form.initial.get(name))) for name in form.fields]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def _was(form: Any, name: str) -> str:
+    return _worded(form.fields[name], form.initial.get(name))
+
+
+def _is(form: Any, name: str) -> str:
+    return _worded(form.fields[name], form.cleaned_data[name])
+
+
+def _worded(field: forms.Field, value: Any) -> str:
+    """A value as the history tells it; a chosen row by its name."""
+    if isinstance(field, forms.ModelChoiceField):
+        value = value if isinstance(value, Model) else field.queryset.filter(pk=value).first()
+    if isinstance(value, bool):
+        return yes_or_no(value)
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    return "nothing" if value in (None, "") else text if len(text) <= WORDED else f"{text[:WORDED]}…"
 
 
 def when(moment: Any) -> str:

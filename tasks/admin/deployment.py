@@ -121,6 +121,14 @@ class DeploymentScreen(Trying, Added, Edited, Acting, Screen):
             return forms.ChoiceField(choices=names, widget=UnfoldAdminSelectWidget, label=field.label)
         return field
 
+    def get_form(self, request: HttpRequest, obj: Model | None = None, **kwargs: Any) -> type[forms.ModelForm]:
+        """What its tasks cost is for those who may write prices; others see it."""
+        form = super().get_form(request, obj, **kwargs)
+        if obj and "rate_card" in form.base_fields and not request.user.has_perm("billing.add_price"):
+            form.base_fields["rate_card"].disabled = True
+            form.base_fields["rate_card"].help_text = "Another rate card is for those who may write prices."
+        return form
+
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:  # noqa: FBT001 - Django's
         super().save_model(request, obj, form, change)
         for doubt in [*doubts(obj), *([told] if (told := unserved(obj.queue)) else [])]:

@@ -8,14 +8,24 @@ from typing import Any
 from django import forms
 
 from billing.ratecards import in_force
+from billing.statements import rows
 from tasks import capabilities
 from tasks.models import Deployment, Task
 from tasks.pointers import every_error
 
-SECRETIVE = re.compile(r"(^|[_-])(secret|password|passwd|token|api_?key|credentials?|authorization)($|[_-])", re.I)
+# Names of what is kept from others, after accessToken and X-API-Key have become access_token and x_api_key.
+SECRETIVE = re.compile(
+    r"(^|_)(secrets?|passwords?|passwd|passphrases?|pwd|tokens?|(api|access|private|signing|auth|account|master)_?keys?"
+    r"|apikeys?|x_key|credentials?|auth|authori[sz]ation|bearer|cookies?)(?=$|_)"
+)
+# A number under such a name is a secret, unless it counts, as max_tokens and token_limit do.
+COUNTS = re.compile(r"tokens$|_?token_(limit|count|budget|size)$|(^|_)(max|min)_")
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 # How secrets begin that somebody may paste, and addresses that carry one.
-PASTED = re.compile(r"(sk-|rk-|pk_|whsec_|cf_(live|test)_|gh[pousr]_|xox[a-z]-|AKIA|eyJ|Bearer |Basic |-----BEGIN )")
+PASTED = re.compile(
+    r"\s*(sk-|rk-|pk_|whsec_|cf_(live|test)_|gh[pousr]_|xox[a-z]-|AKIA|eyJ|-----BEGIN "
+    r"|(?i:bearer|basic|token|apikey)\s+\S)"
+)
 WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]*@", re.I)
 
 
@@ -23,6 +33,7 @@ PASTED_HERE = "This looks like a secret. Put it into an environment variable of 
 BY_NAME = "Give the NAME of an environment variable, in capital letters: the secret itself stays with the workers."
 KEPT = "It has tasks, which keep the name that their clients asked for. Make another deployment for another name."
 RENAMED = "Its clients ask for it by this name. Once it has a task, the name stays."
+ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 LONGER = "A run may take longer than its task may live. Raise this, or lower timeout."
 
 
@@ -58,6 +69,8 @@ class DeploymentForm(forms.ModelForm):
         return data
 
     def _other_default(self, capability: str | None) -> Deployment | None:
+        """Whoever asks is the only one until the end of the transaction."""
+        rows(ALONE, [f"default of {capability}"])
         return Deployment.objects.filter(capability=capability, is_default=True).exclude(pk=self.instance.pk).first()
 
     def _get_validation_exclusions(self) -> set[str]:
@@ -71,34 +84,40 @@ def _used(deployment: Deployment) -> bool:
 
 def refused_settings(settings: Any) -> Iterator[tuple[str, str]]:
     """Secrets that are written out, by pointer: what stands here is shown to every operator and kept in backups."""
-    for pointer, name, text in _texts(settings):
-        if PASTED.match(text) or WITH_PASSWORD.match(text):
-            yield (
-                pointer,
-                "This looks like a secret. Put it into an environment variable of the workers, and its name here.",
-            )
-        elif SECRETIVE.search(name) and not name.endswith("_url") and not VARIABLE.fullmatch(text):
-            yield (
-                pointer,
-                "Give the NAME of an environment variable, in capital letters: the secret itself stays there.",
-            )
+    for pointer, secretive, value in _values(settings):
+        if isinstance(value, str) and (PASTED.match(value) or WITH_PASSWORD.match(value)):
+            yield pointer, PASTED_HERE
+        elif secretive and not (isinstance(value, str) and VARIABLE.fullmatch(value)):
+            yield pointer, BY_NAME
 
 
 def named_variables(settings: Any) -> list[str]:
     """The environment variables that settings name."""
-    return [text for _, name, text in _texts(settings) if SECRETIVE.search(name) and VARIABLE.fullmatch(text)]
+    return [value for _, secretive, value in _values(settings) if secretive and VARIABLE.fullmatch(str(value))]
 
 
-def _texts(value: Any, at: str = "", name: str = "") -> Iterator[tuple[str, str, str]]:
-    """Every text of a JSON value: its pointer, the name it stands under, itself."""
-    if isinstance(value, str):
-        yield at, name, value
-    elif isinstance(value, dict):
-        for key, below in value.items():
-            yield from _texts(below, f"{at}/{key}", key)
+def _values(value: Any, at: str = "", name: str = "", *, below: bool = False) -> Iterator[tuple[str, bool, Any]]:
+    """Every text and number of a JSON value: its pointer, whether it, or what it stands in, is named as a secret."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _values(inner, f"{at}/{key}", key, below=below or _secretive(name))
     elif isinstance(value, list):
-        for index, below in enumerate(value):
-            yield from _texts(below, f"{at}/{index}", name)
+        for index, inner in enumerate(value):
+            yield from _values(inner, f"{at}/{index}", name, below=below)
+    elif isinstance(value, str):
+        yield at, below or _secretive(name), value
+    elif value is not None and not isinstance(value, bool):
+        yield at, below or (_secretive(name) and not COUNTS.search(_words(name))), value
+
+
+def _secretive(name: str) -> bool:
+    return bool(SECRETIVE.search(_words(name))) and not _words(name).endswith("_url")
+
+
+def _words(name: str) -> str:
+    """accessToken and X-API-Key as access_token and x_api_key."""
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return re.sub(r"[^a-z0-9]+", "_", parted.lower())
 
 
 def doubts(deployment: Deployment) -> list[str]:

@@ -42,6 +42,11 @@ class Person:
         page = self.ask(row, act, *others)
         return self.send(row, act, page, *others, **data) if page.status_code == 200 else page
 
+    def edit(self, row, fields, **options):
+        """Submit the row's page as it was served, with these fields."""
+        page = self.get(page_url(row))
+        return self.client.post(page_url(row), {"shown": page.context["shown"]} | fields, **options)
+
     def open(self, **data):
         """Submit the page that opens an account."""
         page = self.client.get(OPEN)

@@ -254,12 +254,22 @@ def fields_of(to, **changed):
         ({"base_url": "https://me:pass@example.com"}, "/base_url"),
         ({"note": "whsec_abc"}, "/note"),
         ({"password": ""}, "/password"),
+        ({"x-api-key": "AbC123"}, "/x-api-key"),
+        ({"accessToken": "abc123"}, "/accessToken"),
+        ({"APIKey": "abc123"}, "/APIKey"),
+        ({"apikeys": {"x": "abc"}}, "/apikeys/x"),
+        ({"token": {"value": "abc123"}}, "/token/value"),
+        ({"credentials": [{"id": 7}]}, "/credentials/0/id"),
+        ({"api_key": 12345}, "/api_key"),
+        ({"headers": {"X-Key": "0123456789abcdef"}}, "/headers/X-Key"),
+        ({"note": "Token abcdef0123456789"}, "/note"),
+        ({"note": "basic YWJjOmRlZg=="}, "/note"),
     ],
 )
 def test_a_secret_that_is_written_out_is_refused_at_its_place(settings, pointer):
     to, person = deployment(), root()
 
-    answer = person.client.post(page_url(to), fields_of(to, settings=json.dumps(settings)))
+    answer = person.edit(to, fields_of(to, settings=json.dumps(settings)))
 
     [no] = answer.context["adminform"].form.errors["settings"]
     assert no.startswith(f"{pointer}: ")
@@ -268,9 +278,10 @@ def test_a_secret_that_is_written_out_is_refused_at_its_place(settings, pointer)
 def test_a_secret_is_given_by_the_name_of_a_variable_which_may_be_missing_here(monkeypatch):
     monkeypatch.delenv("UPSTREAM_KEY", raising=False)
     to, person = deployment(), root()
-    settings = {"api_key": "UPSTREAM_KEY", "max_tokens": 5, "tokenizer": "cl100k", "token_url": "https://x/"}
+    settings = {"api_key": "UPSTREAM_KEY", "max_tokens": 5, "tokenizer": "cl100k", "token_url": "https://x/",
+                "maxTokens": 7, "token_limit": 9, "use_api_key": True, "cookie": None, "author": "x"}  # fmt: skip
 
-    answer = person.client.post(page_url(to), fields_of(to, settings=json.dumps(settings)), follow=True)
+    answer = person.edit(to, fields_of(to, settings=json.dumps(settings)), follow=True)
 
     assert Deployment.objects.get(pk=to.pk).settings == settings
     assert [said for said in told(answer) if "UPSTREAM_KEY is not set here" in said]
@@ -285,8 +296,8 @@ def test_settings_follow_what_their_capability_says(monkeypatch):
     monkeypatch.setattr(type(capabilities.REGISTRY["test.work"]), "settings", Knobs)
     to, person = deployment(), root()
 
-    wrong = person.client.post(page_url(to), fields_of(to, settings='{"temperature": 3}'))
-    right = person.client.post(page_url(to), fields_of(to, settings='{"temperature": 1, "model": "m"}'))
+    wrong = person.edit(to, fields_of(to, settings='{"temperature": 3}'))
+    right = person.edit(to, fields_of(to, settings='{"temperature": 1, "model": "m"}'))
 
     said = wrong.context["adminform"].form.errors["settings"]
     assert {no.split(":")[0] for no in said} == {"/model", "/temperature"}
@@ -297,7 +308,7 @@ def test_each_no_says_what_to_do_instead():
     first = deployment(is_default=True)
     to, person = deployment(), root()
 
-    answer = person.client.post(page_url(to), fields_of(to, is_default="on", timeout="100", max_lifetime="50"))
+    answer = person.edit(to, fields_of(to, is_default="on", timeout="100", max_lifetime="50"))
 
     errors = answer.context["adminform"].form.errors
     assert errors["is_default"] == [
@@ -309,7 +320,7 @@ def test_each_no_says_what_to_do_instead():
 def test_a_queue_without_workers_and_a_meter_without_a_price_are_warned_of():
     to, person = deployment(prices=(("task", "1"),)), root()
 
-    answer = person.client.post(page_url(to), fields_of(to, queue="gpu"), follow=True)
+    answer = person.edit(to, fields_of(to, queue="gpu"), follow=True)
     beside = person.get(reverse("admin:tasks_deployment_workers", args=[to.pk])).content.decode()
 
     assert [said for said in told(answer) if "No worker that answers takes tasks of the queue “gpu”" in said]
@@ -324,3 +335,73 @@ def test_links_of_a_page_lead_to_the_tasks_behind_the_numbers():
 
     queries = [parse_qs(urlsplit(unescape(value.split('"')[1])).query) for _, value in page[1:3]]
     assert queries == [{"model": [to.name], "status": [status]} for status in ("queued", "running")]
+
+
+def of_page(person, to):
+    """What the page of this deployment would send as it is."""
+    form = person.get(page_url(to)).context["adminform"].form
+    sent = {each.html_name: each.value() for each in form if each.value() not in (None, False)}
+    return {"shown": person.get(page_url(to)).context["shown"]} | sent
+
+
+def test_a_page_that_is_old_takes_nothing_back():
+    to, ann, ben = deployment(), root(), member("Operator")
+    of_ann, of_ben = of_page(ann, to), of_page(ben, to)
+    of_ann.pop("is_active")
+
+    ann.client.post(page_url(to), of_ann)
+    answer = ben.client.post(page_url(to), of_ben | {"queue": "gpu"})
+
+    to.refresh_from_db()
+    assert (to.is_active, to.queue) == (False, "default")
+    [no] = answer.context["adminform"].form.non_field_errors()
+    assert "Is active is no" in no
+    assert "Queue is default" in no
+
+
+def test_a_page_that_is_old_is_sent_again_by_who_has_seen_what_is():
+    to, person = deployment(), root()
+    old = of_page(person, to)
+    Deployment.objects.filter(pk=to.pk).update(timeout=7)
+
+    refused = person.client.post(page_url(to), old | {"queue": "gpu"})
+    again = person.client.post(page_url(to), old | {"queue": "gpu", "shown": refused.context["shown"]})
+
+    assert again.status_code == 302
+    assert history(to) == ["Changed Queue: default → gpu; Timeout: 7 → 600."]
+
+
+@pytest.mark.parametrize("shown", ["", "\x00", "x" * 5000])
+def test_a_form_that_says_nothing_of_what_was_shown_edits_nothing(shown):
+    to, person = deployment(), root()
+
+    answer = person.client.post(page_url(to), fields_of(to, queue="gpu", shown=shown))
+
+    assert answer.status_code == 200
+    assert Deployment.objects.get(pk=to.pk).queue == "default"
+
+
+def test_another_rate_card_is_for_those_who_may_write_prices():
+    to, free = deployment(prices=(("task", "5"),)), deployment(prices=(("task", "0"),)).rate_card
+    person = member("Operator")
+
+    person.edit(to, fields_of(to, queue="gpu", rate_card=str(free.pk)))
+    kept = Deployment.objects.get(pk=to.pk)
+    root().edit(to, fields_of(kept, rate_card=str(free.pk)))
+
+    assert (kept.queue, kept.rate_card) == ("gpu", to.rate_card)
+    assert Deployment.objects.get(pk=to.pk).rate_card == free
+    assert history(to)[1] == f"Changed Rate card: {to.rate_card} → {free}."
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_that_become_the_default_at_once_one_does():
+    person, rivals = root(), [deployment(), deployment()]
+    forms = [(to, of_page(person, to) | {"is_default": "on"}) for to in rivals]
+
+    def make():
+        to, fields = forms.pop()
+        return person.again().client.post(page_url(to), fields).status_code
+
+    assert sorted(at_once(2, make)) == [200, 302]
+    assert Deployment.objects.filter(is_default=True).count() == 1

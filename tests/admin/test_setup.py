@@ -54,19 +54,19 @@ def test_a_deployment_is_added_and_edited():
 
     added = add(person, "tasks_deployment", fields_of(new))
     made = Deployment.objects.get(name="fast")
-    edited = person.client.post(page_url(made), fields_of(made, timeout=5, settings='{"base_url": "https://x"}'))
+    edited = person.edit(made, fields_of(made, timeout=5, settings='{"base_url": "https://x"}'))
 
     assert (added.status_code, edited.status_code) == (302, 302)
     made.refresh_from_db()
     assert (made.timeout, made.settings, made.is_active) == (5, {"base_url": "https://x"}, True)
-    assert history(made) == ["Added.", "Changed Timeout and Settings."]
+    assert history(made) == ["Added.", 'Changed Timeout: 600 → 5; Settings: {} → {"base_url": "https://x"}.']
 
 
 def test_an_edit_of_a_deployment_leaves_alone_that_it_was_drained_meanwhile():
     made, person = deployment(), root()
     Deployment.objects.filter(pk=made.pk).update(drained_at=timezone.now())
 
-    person.client.post(page_url(made), fields_of(made, timeout=5, drained_at="", drained_at_0=""))
+    person.edit(made, fields_of(made, timeout=5, drained_at="", drained_at_0=""))
 
     made.refresh_from_db()
     assert made.timeout == 5
@@ -80,7 +80,7 @@ def test_an_edit_of_a_deployment_leaves_alone_that_it_was_drained_meanwhile():
 def test_a_deployment_that_makes_no_sense_is_an_error_of_the_form(wrong):
     made, person = deployment(), root()
 
-    answer = person.client.post(page_url(made), fields_of(made) | wrong)
+    answer = person.edit(made, fields_of(made) | wrong)
 
     assert answer.context["errors"]
 
@@ -107,7 +107,7 @@ def test_a_deployment_that_makes_no_sense_is_an_error_of_the_form(wrong):
 def test_settings_that_are_no_strict_json_are_an_error_that_shows_what_was_typed(settings, message):
     made, person = deployment(), root()
 
-    answer = person.client.post(page_url(made), fields_of(made, settings=settings))
+    answer = person.edit(made, fields_of(made, settings=settings))
 
     form = answer.context["adminform"].form
     assert form.errors == {"settings": [message]}
@@ -121,13 +121,15 @@ def test_settings_hold_any_object_and_nothing_typed_is_an_empty_one():
     kept = {"url": "https://x", "limits": [1, 2.5, -(2**63), 2**64 - 1, None, True], "name": "Zoë"}
 
     def save(settings):
-        assert person.client.post(page_url(made), fields_of(made, settings=settings)).status_code == 302
+        assert person.edit(made, fields_of(made, settings=settings)).status_code == 302
         made.refresh_from_db()
         return made.settings
 
     assert save(json.dumps(kept)) == kept
     assert save(" ") == {}
-    assert history(made) == ["Changed Settings.", "Changed Settings."]
+    first, second = history(made)
+    assert first.startswith('Changed Settings: {} → {"url": "https://x", ')
+    assert second.endswith(" → {}.")
 
 
 @pytest.mark.parametrize("group", ["Operator", "Billing", "Support"])
@@ -135,7 +137,7 @@ def test_set_up_is_for_its_groups_only(group):
     made, person = deployment(), member(group)
 
     assert person.get(reverse("admin:tasks_deployment_add")).status_code == (200 if group == "Operator" else 403)
-    answer = person.client.post(page_url(made), fields_of(made, timeout=5))
+    answer = person.edit(made, fields_of(made, timeout=5))
     assert answer.status_code == (302 if group == "Operator" else 403)
 
 
