@@ -9,10 +9,11 @@ from decimal import Decimal
 from cryptography.fernet import Fernet, MultiFernet
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from billing.exceptions import KeyEnded
+from billing.exceptions import ChangedSince, KeyEnded
 from billing.models import Account, ApiKey
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -45,16 +46,18 @@ def issue_key(
 
 
 @transaction.atomic
-def roll(key: ApiKey, *, overlap: timedelta) -> str:
+def roll(key: ApiKey, *, overlap: timedelta, seen: str | None = None) -> str:
     """A new secret for the same key, which the caller shows once; the old one is good for `overlap` more.
 
     The key keeps its id, scopes, expiry, rate and spending. Of two secrets before, the older ends at once. Raises
-    KeyEnded for a key that is revoked or expired.
+    KeyEnded for a key that is revoked or expired, and ChangedSince when its secret does not begin as was `seen`.
     """
     row = ApiKey.objects.select_for_update(no_key=True, of=("self",)).select_related("account").get(pk=key.pk)
     now = timezone.now()
     if row.revoked_at or (row.expires_at and row.expires_at <= now):
         raise KeyEnded
+    if seen not in (None, row.prefix):
+        raise ChangedSince(f"It changed since you looked: its secret begins with {row.prefix} now. Nothing was rolled.")
     secret = _new_secret(row.account)
     row.previous_prefix, row.previous_digest, row.previous_until = row.prefix, row.digest, now + overlap
     row.prefix, row.digest = secret[:PREFIX], digest(secret)
@@ -75,6 +78,29 @@ def digest(secret: str) -> str:
 def new_callback_secret() -> str:
     """A Standard Webhooks secret: `whsec_` and 32 random bytes in base 64."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+@transaction.atomic
+def rotate_callback_secret(account: Account, *, grace: timedelta, seen: str | None = None) -> str:
+    """A new secret, which the caller shows once; callbacks are signed with the old one too for the `grace`.
+
+    `seen` is the mark of the secret that the caller looked at. Raises ChangedSince when it is another by now.
+    """
+    row = Account.objects.select_for_update(no_key=True).only("callback_secret").get(pk=account.pk)
+    if seen not in (None, mark(row.callback_secret)):
+        raise ChangedSince("It changed since you looked: the secret was rotated. Nothing was done.")
+    secret = new_callback_secret()
+    Account.objects.filter(pk=row.pk).update(
+        callback_secret_previous=F("callback_secret"),
+        callback_secret_previous_until=Now() + grace,
+        callback_secret=encrypt(secret),
+    )
+    return secret
+
+
+def mark(token: str) -> str:
+    """What an encrypted secret is recognised by, and tells nothing of it."""
+    return digest(token)[:16]
 
 
 def encrypt(text: str) -> str:

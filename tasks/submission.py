@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, transaction
+from django.db.models import Count
 from psycopg.types.json import Json, Jsonb
 from rest_framework.exceptions import ValidationError
 from uuid_utils.compat import uuid7
@@ -17,7 +18,7 @@ from uuid_utils.compat import uuid7
 from billing import pricing
 from billing.exceptions import REFUSALS, ChangedSince, InsufficientBalance, Refusal
 from billing.failpoints import here
-from billing.statements import constraint_of, one
+from billing.statements import constraint_of, one, rows
 from tasks import capabilities, events, queues, results
 from tasks.exceptions import (
     ContentDeleted,
@@ -35,7 +36,7 @@ from tasks.models.fields import dumps
 from tasks.models.task import NO_PROGRESS
 from tasks.pointers import first_error
 from tasks.sql import load
-from tasks.statuses import FINAL, Created
+from tasks.statuses import FINAL, UNFINISHED, Created
 
 # More than any account can hold.
 TOO_MUCH = Decimal(10) ** 15
@@ -44,6 +45,11 @@ CREDITS_PER_USD = Decimal(1000)
 FULL = """
 SELECT count(*) >= %(most)s FROM (
     SELECT 1 FROM tasks_task WHERE deployment_id = %(id)s AND status IN ('queued', 'running') LIMIT %(most)s) pending
+"""
+PLACES = """
+SELECT d.id, greatest(0, d.max_pending - (SELECT count(*) FROM (
+    SELECT FROM tasks_task WHERE deployment_id = d.id AND status IN ('queued', 'running') LIMIT d.max_pending) pending))
+FROM tasks_deployment d WHERE d.id = ANY (%(ids)s) AND d.max_pending IS NOT NULL
 """
 FREE = {"ceiling_credits": "0.0000"}
 
@@ -180,19 +186,42 @@ def _create(request: Request) -> Submitted | None:
 def requoted(tasks: Iterable[Task]) -> dict[UUID, Decimal | Refusal]:
     """What each of these tasks would be quoted at the prices of now, or why it would be refused; writes nothing.
 
-    It is asked once for each deployment. Tasks come with their deployments.
+    It is asked once for each deployment, and not about balance and room. Tasks come with their deployments.
     """
+    tasks = list(tasks)
+    unfinished = _chains_that_run(tasks)
     offers: dict[tuple[UUID, bool], Offer | Refusal] = {}
     found: dict[UUID, Decimal | Refusal] = {}
     for task in tasks:
         asked = (task.deployment_id, task.test)
         try:
+            if (task.rerun_root or task.pk) in unfinished:
+                raise TaskNotFinal
             if asked not in offers:
                 offers[asked] = _offered(task)
             found[task.pk] = _requoted(task, offers[asked])
         except Refusal as refusal:
             found[task.pk] = refusal
     return found
+
+
+def _chains_that_run(tasks: list[Task]) -> set[UUID]:
+    """The first tasks of those chains whose newest rerun has not ended."""
+    roots = [task.rerun_root or task.pk for task in tasks]
+    found = Task.objects.filter(rerun_root__in=roots, status__in=sorted(UNFINISHED))
+    return set(found.values_list("rerun_root", flat=True))
+
+
+def reruns_of(tasks: Iterable[Task]) -> dict[UUID, int]:
+    """How many reruns of each of these tasks there are."""
+    ids = [task.pk for task in tasks]
+    found = Task.objects.filter(rerun_of__in=ids).values_list("rerun_of").annotate(Count("pk")).order_by()
+    return dict.fromkeys(ids, 0) | dict(found)
+
+
+def places(deployments: Iterable[UUID]) -> dict[UUID, int]:
+    """How many more unfinished tasks each of these deployments takes, where it has a limit."""
+    return dict(rows(PLACES, {"ids": list(deployments)}))
 
 
 def _offered(task: Task) -> Offer | Refusal:

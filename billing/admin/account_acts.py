@@ -5,8 +5,6 @@ from decimal import Decimal
 from typing import Any
 
 from django import forms
-from django.db.models import F
-from django.db.models.functions import Now
 from django.utils.html import format_html
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
@@ -20,7 +18,7 @@ from billing import ledger
 from billing.admin.acts import Act, Done, ReasonForm
 from billing.admin.once import SHOWN_ONCE, OnceForm, keyed
 from billing.admin.screens import NOTHING, Table, amount, label, table, when, yes_or_no
-from billing.credentials import encrypt, issue_key, new_callback_secret
+from billing.credentials import issue_key, mark, rotate_callback_secret
 from billing.models import SCOPES, Account, default_scopes, printable
 from billing.twins import twin_of
 
@@ -147,13 +145,11 @@ class RotateSecret(AccountAct):
         ends = ("An older secret is good until", lambda account: when(account.callback_secret_previous_until))
         return table("", rows, ("Account", "name"), ends)
 
+    def seen(self, rows: list[Account]) -> dict[str, str]:
+        return {str(account.pk): mark(account.callback_secret) for account in rows}
+
     def perform(self, row: Account, *, by: str, data: dict[str, Any]) -> Done:
-        secret = new_callback_secret()
-        Account.objects.filter(pk=row.pk).update(
-            callback_secret_previous=F("callback_secret"),
-            callback_secret_previous_until=Now() + GRACE,
-            callback_secret=encrypt(secret),
-        )
+        secret = rotate_callback_secret(row, grace=GRACE, seen=data["seen"] or "")
         return Done("Rotated the callback secret.", secrets=(("Callback secret", secret),))
 
 

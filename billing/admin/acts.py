@@ -5,6 +5,7 @@ GET only asks; the POST acts on each row for itself and reports on each.
 """
 
 import json
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from django import forms
 from django.contrib import messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import DataError, transaction
+from django.db import DataError, InterfaceError, OperationalError, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
 
@@ -29,6 +31,10 @@ from billing.admin.screens import Table, table
 from billing.exceptions import ChangedSince, Refusal
 from billing.failpoints import here
 
+logger = logging.getLogger(__name__)
+
+# What somebody who holds the row causes.
+BUSY = (LockNotAvailable, DeadlockDetected)
 # Rows one form acts on: as many as a list shows at once, and some.
 AT_ONCE = 100
 
@@ -184,7 +190,8 @@ class Acting:
     def _acted(self, request: HttpRequest, act: Act, rows: list[Any], form: forms.Form) -> HttpResponse:
         """Act on each row; one is told at once, and of many there is a report."""
         seen = _seen(request)
-        done = [self._perform(request, act, row, form.cleaned_data | {"seen": seen.get(str(row.pk))}) for row in rows]
+        perform = self._perform if len(rows) == 1 else self._perform_of_many
+        done = [perform(request, act, row, form.cleaned_data | {"seen": seen.get(str(row.pk))}) for row in rows]
         if len(rows) == 1 and done[0].changed:
             form.add_error(None, done[0].told)
             return self._asked(request, act, self._chosen(request, act), form)
@@ -236,11 +243,25 @@ class Acting:
             return told("repeated", f"{repeated}{act.again}")
         except DataError:
             return told("refused", "a number is too large.")
+        except OperationalError as error:
+            if not isinstance(error.__cause__, BUSY):
+                raise
+            return told("refused", "it is busy: somebody else holds it. Nothing was done to it.")
         except ChangedSince as changed:
             return told("refused", str(changed), changed=True)
         except act.refusals as refusal:
             return told("refused", str(refusal))
         return told("done", done.told, secrets=done.secrets)
+
+    def _perform_of_many(self, request: HttpRequest, act: Act, row: Any, data: dict[str, Any]) -> Outcome:
+        """A row that fails by a fault of ours keeps no other from its report."""
+        try:
+            return self._perform(request, act, row, data)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:
+            logger.exception("%s failed for %s", act.name, row.pk)
+            return Outcome(row, act.subject(row), "refused", f"It failed, by a fault of ours: {type(error).__name__}.")
 
     @transaction.atomic
     def _write(self, request: HttpRequest, row: Any, told: str, *, key: str) -> None:

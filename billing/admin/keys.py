@@ -53,9 +53,12 @@ class Roll(KeyAct):
     again = SHOWN_ONCE
     form = RollForm
 
+    def seen(self, rows: list[ApiKey]) -> dict[str, str]:
+        return {str(key.pk): key.prefix for key in rows}
+
     def perform(self, row: ApiKey, *, by: str, data: dict[str, Any]) -> Done:
         hours = data["overlap_hours"]
-        secret = credentials.roll(row, overlap=timedelta(hours=hours))
+        secret = credentials.roll(row, overlap=timedelta(hours=hours), seen=data["seen"] or "")
         told = (
             f"Rolled the secret: {row.prefix}… is good for {hours} h more, then {secret[: credentials.PREFIX]}… only."
         )

@@ -3,8 +3,9 @@ from django.contrib import admin
 from billing.admin.acts import Acting
 from billing.admin.screens import Screen
 from tasks.admin.bulk.button import AllThatMatch
-from tasks.admin.task_acts.moves import Cancel, DeleteContent, Pause, Redeliver, Rerun, RerunFree, Resume
+from tasks.admin.task_acts.moves import Cancel, DeleteContent, Pause, Redeliver, Resume
 from tasks.admin.task_acts.refund import Refund
+from tasks.admin.task_acts.reruns import Rerun, RerunFree
 from tasks.admin.task_acts.times import ChangePriority, ExtendDeadline
 from tasks.admin.task_list.screen import TaskList
 from tasks.admin.task_page.page import TaskPage

@@ -10,16 +10,14 @@ from django.db.models import QuerySet
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldBooleanWidget
 
-from billing.admin.acts import Act, Declined, Done, ReasonForm, agreed
+from billing.admin.acts import Act, Declined, Done, ReasonForm
+from billing.admin.once import keyed
 from billing.admin.screens import Table, amount, table, when
-from billing.exceptions import Refusal
 from billing.models import Account, Charge
-from tasks import bills, callbacks, lifecycle, submission
+from tasks import bills, callbacks, lifecycle
 from tasks.exceptions import IllegalMove, TaskNotFinal
-from tasks.identifiers import public_id
 from tasks.models import Artifact, Callback, Run, Task
 from tasks.statuses import FINAL, Status
-from tasks.submission import stored_key
 
 NOT_CHARGED = Charge(held=Decimal(0), charged=Decimal(0), refunded=Decimal(0))
 NOTHING = "Nothing: "
@@ -35,6 +33,10 @@ class TaskAct(Act):
     def then(self, row: Task) -> str:
         """What the act will make of this task, in a sentence."""
         raise NotImplementedError
+
+    def said(self, row: Task, *, by: str, data: dict[str, Any]) -> dict[str, str]:
+        """What every verb is told: who, why, and the form's key, so that the form sent again finds what it did."""
+        return {"by": by, "reason": data["reason"], "key": keyed(self.name, data["key"], row.pk)}
 
 
 def charges_of(rows: list[Task]) -> dict[UUID, Charge]:
@@ -72,7 +74,7 @@ class Cancel(TaskAct):
         return "Its worker is stopped, and it is canceled." if row.status == Status.RUNNING else "It is canceled."
 
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
-        if not lifecycle.cancel(row.pk, by=by, reason=data["reason"]):
+        if not lifecycle.cancel(row.pk, **self.said(row, by=by, data=data)):
             row.refresh_from_db(fields=["status"])
             raise Declined(f"it had already ended: {row.status}. Nothing changed.")
         return Done("Canceled.")
@@ -99,7 +101,7 @@ class Pause(TaskAct):
         return f"{NOTHING}it is paused already." if row.paused_at else last
 
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
-        if not lifecycle.pause(row.pk, by=by, reason=data["reason"]):
+        if not lifecycle.pause(row.pk, **self.said(row, by=by, data=data)):
             raise Declined("it is paused already.")
         return Done("Paused.")
 
@@ -117,87 +119,9 @@ class Resume(TaskAct):
         return "It may be started again." if row.paused_at else f"{NOTHING}it is not paused."
 
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
-        if not lifecycle.resume(row.pk, by=by, reason=data["reason"]):
+        if not lifecycle.resume(row.pk, **self.said(row, by=by, data=data)):
             raise Declined("it is not paused.")
         return Done("Resumed.")
-
-
-class Rerun(TaskAct):
-    name, title, permission, icon = "rerun", "Rerun task", "tasks.rerun_task", "replay"
-    note = "Submits the task again as a new one, at today's prices: the account's credits are held and charged anew."
-
-    def suits(self, row: Task) -> bool:
-        return row.status in FINAL
-
-    def facts(self, rows: list[Task]) -> Table:
-        """The balance after is that after the holds of all the rows above it, too."""
-        quotes, accounts, shown = submission.requoted(rows), balances_of(rows), []
-        left = {pk: account.available for pk, account in accounts.items()}
-        for task in rows:
-            quoted, before = quotes[task.pk], left[task.account_id]
-            no = _why_not(quoted, before, accounts[task.account_id])
-            after = before if no else before - quoted
-            left[task.account_id] = after
-            price = None if isinstance(quoted, Refusal) else quoted
-            then = f"Refused: {no}" if no else f"A new task is queued and holds {amount(quoted)}."
-            numbers = [task.quoted, price, before, after]
-            shown.append([str(task), str(task.account), *map(amount, numbers), then])
-        headers = ["Task", "Account", "Quoted then", "Quote today", "Available now", "Available after the hold", "Then"]
-        return Table("", headers, shown)
-
-    def seen(self, rows: list[Task]) -> dict[str, str]:
-        quotes = submission.requoted(rows)
-        return {str(pk): f"{quoted:f}" for pk, quoted in quotes.items() if isinstance(quoted, Decimal)}
-
-    def hindrance(self, row: Task) -> str:
-        account = Account.objects.get(pk=row.account_id)
-        return _why_not(submission.requoted([row])[row.pk], account.available, account)
-
-    def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
-        key = stored_key("admin", "rerun", str(row.account_id), str(row.pk), str(data["key"]))
-        again = lifecycle.rerun(
-            row.pk,
-            account_id=row.account_id,
-            api_key_id=None,
-            actor=by,
-            because=data["reason"],
-            agreed=agreed(data["seen"]),
-            idempotency_key=key,
-            fingerprint=key,
-        )
-        return Done(f"Submitted again as {public_id(again.task_id)}.")
-
-
-def _why_not(quoted: Decimal | Refusal, available: Decimal, account: Account) -> str:
-    if isinstance(quoted, Refusal):
-        return quoted.message
-    short = available - quoted < -account.credit_limit
-    return f"the available credits, {amount(available)}, do not cover the quote, {amount(quoted)}." if short else ""
-
-
-class RerunFree(TaskAct):
-    name, title, permission, icon = "rerun_free", "Rerun free of charge", "tasks.rerun_task", "redeem"
-    note = "Submits the task again as a new one at our expense: nothing is held or charged, whatever it uses. "
-    note += "A rerun of the new task is charged again."
-
-    def suits(self, row: Task) -> bool:
-        return row.status in FINAL
-
-    def facts(self, rows: list[Task]) -> Table:
-        quotes = submission.requoted(rows)
-        shown = [[str(task), str(task.account), *_at_our_expense(quotes[task.pk])] for task in rows]
-        return Table("", ["Task", "Account", "Quote today", "Held and charged", "Then"], shown)
-
-    def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
-        key = stored_key("admin", "rerun_free", str(row.account_id), str(row.pk), str(data["key"]))
-        again = lifecycle.rerun_free(row.pk, by=by, reason=data["reason"], idempotency_key=key, fingerprint=key)
-        return Done(f"Submitted again, free of charge, as {public_id(again.task_id)}.")
-
-
-def _at_our_expense(quoted: Decimal | Refusal) -> list[str]:
-    if isinstance(quoted, Refusal):
-        return [amount(None), amount(None), f"Refused: {quoted.message}"]
-    return [amount(quoted), amount(Decimal("0.0000")), "A new task is queued and costs the account nothing."]
 
 
 class Redeliver(TaskAct):
@@ -222,7 +146,7 @@ class Redeliver(TaskAct):
         )
 
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
-        callbacks.redeliver(row.pk, by=by, reason=data["reason"])
+        callbacks.redeliver(row.pk, **self.said(row, by=by, data=data))
         return Done("Its callback is due again.")
 
 
@@ -270,7 +194,7 @@ class DeleteContent(TaskAct):
         return f"{NOTHING}it is deleted already." if row.content_deleted_at else "Its content is gone for ever."
 
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
-        if not lifecycle.delete_content(row.pk, by=by, reason=data["reason"]):
+        if not lifecycle.delete_content(row.pk, **self.said(row, by=by, data=data)):
             raise Declined("it was deleted before.")
         return Done("Deleted its content.")
 

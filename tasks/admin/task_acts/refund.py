@@ -11,7 +11,7 @@ from billing.admin.account_acts import SMALLEST, CreditsField
 from billing.admin.acts import Declined, Done, ReasonForm, agreed
 from billing.admin.once import keyed
 from billing.admin.screens import Table, amount, table
-from billing.models import Charge, UsageLine
+from billing.models import Charge, Transfer, UsageLine
 from tasks import lifecycle
 from tasks.admin.task_acts.moves import TaskAct, balances_of, charges_of
 from tasks.models import Task
@@ -73,7 +73,7 @@ class Refund(TaskAct):
         key = keyed("refund", data["key"], row.pk)
         line, wanted = data.get("line"), data.get("amount")
         if line and wanted is None:
-            wanted = _left_of(line) or _declined(f"nothing is left of {line}.")
+            wanted = _given_by(key) or _left_of(line) or _declined(f"nothing is left of {line}.")
         seen = agreed(data["seen"])
         given = lifecycle.refund(row.pk, wanted, line=line, key=key, reason=data["reason"], by=by, seen=seen)
         return Done(f"Refunded {amount(given.amount)}; {amount(given.available_after)} credits are available now.")
@@ -98,6 +98,11 @@ def _left_of(line: UsageLine) -> Decimal:
     charge = Charge.objects.get(task_id=line.task_id)
     refunded = line.refunds.aggregate(total=Sum("amount"))["total"] or Decimal(0)
     return min(line.billed_amount - refunded, charge.charged - charge.refunded)
+
+
+def _given_by(key: str) -> Decimal | None:
+    """What this form has given back already, if it was sent before."""
+    return Transfer.objects.filter(key=key).values_list("amount", flat=True).first()
 
 
 def _declined(why: str) -> Decimal:

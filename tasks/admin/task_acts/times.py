@@ -74,11 +74,21 @@ class ExtendDeadline(TaskAct):
 
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
         """Minutes count from the deadline that was shown, so that a form sent twice gives them once."""
-        if data["seen"] not in (None, row.deadline.isoformat()):
-            raise ChangedSince(f"It changed since you looked: its deadline is {when(row.deadline)} now.")
-        deadline = later(row.deadline, data)
-        lifecycle.extend_deadline(row.pk, deadline, by=by, reason=data["reason"], seen=row.deadline)
-        return Done(f"Its deadline is {when(deadline)} now; it was {when(row.deadline)}.")
+        seen = _shown(data["seen"])
+        deadline = later(seen, data)
+        lifecycle.extend_deadline(row.pk, deadline, seen=seen, **self.said(row, by=by, data=data))
+        return Done(f"Its deadline is {when(deadline)} now; it was {when(seen)}.")
+
+
+def _shown(seen: str | None) -> datetime:
+    """The deadline that the page showed. Raises ChangedSince when it showed none."""
+    try:
+        shown = datetime.fromisoformat(seen or "")
+    except ValueError as error:
+        raise ChangedSince from error
+    if shown.tzinfo is None:
+        raise ChangedSince
+    return shown
 
 
 def _last(task: Task) -> datetime:
@@ -127,9 +137,10 @@ class ChangePriority(TaskAct):
         return [shown]
 
     def perform(self, row: Task, *, by: str, data: dict[str, Any]) -> Done:
-        if not lifecycle.change_priority(row.pk, data["priority"], by=by, reason=data["reason"]):
+        if not lifecycle.change_priority(row.pk, data["priority"], **self.said(row, by=by, data=data)):
             raise Declined(f"it has priority {data['priority']} already.")
-        return Done(f"Its priority is {data['priority']} now; it was {row.priority}.")
+        before = f"; it was {row.priority}" if row.priority != data["priority"] else ""
+        return Done(f"Its priority is {data['priority']} now{before}.")
 
 
 def _reordered(task: Task, priority: int | None) -> str:
