@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
 from billing.admin.screens import Screen, Table, amount, label, link, table, who
@@ -32,7 +32,7 @@ class BookScreen(FoundByTaskOrAccount, Screen):
 
 
 class TestCredits(admin.SimpleListFilter):
-    """Test credits are no money: sums of credits leave them out."""
+    """Test credits are no money, and test runs of the house no revenue: sums of credits leave them out."""
 
     title, parameter_name = "test credits", "test"
 
@@ -42,7 +42,8 @@ class TestCredits(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         if self.value() not in ("no", "yes"):
             return queryset
-        return queryset.filter(account__twin_of__isnull=self.value() == "no")
+        test = Q(account__twin_of__isnull=False) | Q(account__is_internal=True)
+        return queryset.filter(test if self.value() == "yes" else ~test)
 
 
 @admin.register(Transfer)

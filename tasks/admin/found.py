@@ -12,6 +12,8 @@ from billing.admin.screens import link
 from tasks.identifiers import PREFIX, parse_id, public_id
 
 CONTENT = "tasks.view_content"
+# What shows what a task cost, and what that left of the account's credits.
+MONEY = ("billing.view_charge", "billing.view_transfer")
 # How many accounts a part of a name may mean.
 ACCOUNTS = 100
 

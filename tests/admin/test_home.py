@@ -11,6 +11,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils.timezone import now
 
+from billing import ledger
+from billing.house import house_account
 from billing.models import ApiKey, Transfer
 from billing.twins import twin_of
 from tasks import lifecycle, overview, queues
@@ -298,6 +300,19 @@ def test_credits_are_those_of_transfers_and_test_credits_are_none(ann):
     (top,) = home(ann).context["tops"]["accounts"]
     assert (top["name"], [amount for amount, _ in top["moved"]]) == ("Payer", ["7.0000", "2.0000"])
     assert behind(ann, top["moved"][0][1]) == {Transfer.objects.get(account=owner, kind="capture").pk}
+
+
+def test_test_runs_of_the_house_are_no_revenue(ann):
+    house = house_account()
+    ledger.grant(house.pk, Decimal(5), key="try", reason="a trial", actor="operator:root")
+    ended(house, deployment(prices=(("task", "3"),)))
+
+    chart = charts(ann)["money"]
+
+    assert numbers(chart) == {"charged": "0.0000", "refunded": "0.0000"}
+    assert behind(ann, links(chart)["charged"]) == set()
+    assert home(ann).context["tops"]["accounts"] == []
+    assert "test runs of the house are left out" in chart.told
 
 
 def test_callbacks_are_counted_when_they_ended(ann):

@@ -18,6 +18,7 @@ from tasks.admin import reading
 from tasks.admin.bulk.words import filters_in
 from tasks.admin.task_list.filters import matching, unreadable
 from tasks.admin.task_list.screen import TaskRows
+from tasks.admin.task_page import chain, page
 from tasks.models import Deployment, Task, WebhookEndpoint
 from tests.admin.people import act_url, list_url, page_url, root, told
 from tests.builders import account, deployment, submit
@@ -159,3 +160,25 @@ def test_a_search_of_a_book_is_for_nobody(model):
     found, _ = screen.get_search_results(request, model.objects.all(), MANY)
 
     assert found.query.is_empty()
+
+
+def test_a_chain_of_many_reruns_says_that_it_is_cut_and_calls_only_the_first_so(monkeypatch):
+    for module in (chain, page):
+        monkeypatch.setattr(module, "MOST", 2)
+    of, me = account("200"), root()
+    tasks = [submit(of, deployment())]
+    for _ in range(4):
+        lifecycle.cancel(tasks[-1].pk, by="test")
+        again = lifecycle.rerun(tasks[-1].pk, account_id=of.pk, api_key_id=None, actor="operator:root")
+        tasks.append(Task.objects.get(pk=again.task_id))
+
+    last, first, whole = (chain_on(me.get(page_url(task))) for task in (tasks[4], tasks[0], tasks[2]))
+
+    assert f"The first of them all is {tasks[0]}" in last
+    assert "at most 2 are shown" in first
+    assert [", the first" in shown for shown in (last, first, whole)] == [False, True, True]
+
+
+def chain_on(page):
+    words = re.sub(r"<[^>]+>", "", page.content.decode().partition('id="task-chain"')[2].partition("</section>")[0])
+    return " ".join(words.split())

@@ -112,6 +112,16 @@ def test_a_search_finds_a_reference_metadata_or_an_account():
         assert task.pk not in found(q=term) or term == "task_", term
 
 
+def test_a_search_with_an_equals_sign_is_for_a_reference_that_has_it_or_for_metadata_with_any_spaces():
+    referred = submit(client_reference="b3JkZXItMTc=", metadata={"b3JkZXItMTc": ""})
+    spaced = submit(metadata={"order ": " 7"})
+    bare = submit(metadata={"order": "7"})
+
+    assert found(q="b3JkZXItMTc=") == {referred.pk}
+    assert found(q="order = 7") == {spaced.pk, bare.pk}
+    assert found(q="order=7") == {bare.pk}
+
+
 def test_a_value_that_means_nothing_means_no_task():
     submit()
 

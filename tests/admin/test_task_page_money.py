@@ -5,7 +5,9 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.db import connection
+from django.urls import reverse
 
 from billing.models import Charge, Transfer, UsageLine
 from tasks import lifecycle
@@ -13,14 +15,14 @@ from tasks.admin.task_page import timeline
 from tasks.admin.task_page.money import money, sums_of
 from tasks.models import Task
 from tasks.statuses import Status
-from tests.admin.people import page_url, root
+from tests.admin.people import GROUPS, Person, list_url, member, page_url, root
 from tests.builders import account, claim, deployment, submit, task_that_is
 
 pytestmark = pytest.mark.django_db
 
 NAMES = [
     "Sum of the lines = charged", "Charged ≤ quoted", "Held = charged + released", "Refunded ≤ charged",
-    "Charged - refunded = net",
+    "Charged - refunded = net", "Charged = due for its usage and end",
 ]  # fmt: skip
 
 
@@ -125,13 +127,13 @@ def refunded():
     ("make", "shown"),
     [
         (submit, ["0.0000 = 0.0000", "0.0000 ≤ 1.0000", "1.0000 = 0.0000 + 0.0000 + 1.0000", "0.0000 ≤ 0.0000",
-                  "0.0000 - 0.0000 = 0.0000"]),
+                  "0.0000 - 0.0000 = 0.0000", "0.0000 = 0.0000"]),
         (lambda: task_that_is(Status.FAILED), ["0.0000 = 0.0000", "0.0000 ≤ 1.0000", "1.0000 = 0.0000 + 1.0000",
-                                               "0.0000 ≤ 0.0000", "0.0000 - 0.0000 = 0.0000"]),
+                                               "0.0000 ≤ 0.0000", "0.0000 - 0.0000 = 0.0000", "0.0000 = 0.0000"]),
         (partly, ["6.0000 = 6.0000", "6.0000 ≤ 18.0000", "18.0000 = 6.0000 + 12.0000", "0.0000 ≤ 6.0000",
-                  "6.0000 - 0.0000 = 6.0000"]),
+                  "6.0000 - 0.0000 = 6.0000", "6.0000 = 6.0000"]),
         (refunded, ["5.0000 = 5.0000", "5.0000 ≤ 5.0000", "5.0000 = 5.0000 + 0.0000", "1.5000 ≤ 5.0000",
-                    "5.0000 - 1.5000 = 3.5000"]),
+                    "5.0000 - 1.5000 = 3.5000", "5.0000 = 5.0000"]),
     ],
 )  # fmt: skip
 def test_the_equations_hold_with_the_task_s_own_numbers(make, shown):
@@ -168,14 +170,19 @@ def untriggered(table, change):
         ("billing_usageline", "billed_amount = 4", {NAMES[0]}),
         ("billing_usageline", "listed_amount = 7", {"line"}),
         ("billing_usageline", "quantity = 4", {"line"}),
-        ("tasks_task", "quoted = 5", {NAMES[1]}),
+        ("billing_usageline", "unit_price = 1, quantity = 6", {"line"}),
+        ("tasks_task", "quoted = 5", {NAMES[1], NAMES[5]}),
+        ("tasks_task", "waived = true", {NAMES[5]}),
+        ("tasks_task", "status = 'failed', error = '{\"code\": \"capability_error\"}'", {NAMES[5]}),
+        ("tasks_task", "status = 'failed', error = '{\"code\": \"timeout\"}'", {NAMES[5]}),
+        ("tasks_task", """usage = '{"input_tokens": "4"}'""", {"line", NAMES[5]}),
         ("billing_transfer", "amount = 17 WHERE kind = 'hold'", {NAMES[2]}),
         ("billing_transfer", "amount = 11 WHERE kind = 'release'", {NAMES[2]}),
         ("billing_transfer", "amount = 2 WHERE kind = 'refund'", {NAMES[4]}),
         ("billing_charge", "refunded = 2", {NAMES[4]}),
         ("billing_charge", "refunded = 7", {NAMES[3], NAMES[4]}),
         ("billing_charge", "held = 1", {f"{NAMES[2]} + still held"}),
-        ("billing_charge", "charged = 5", {NAMES[0], NAMES[4]}),
+        ("billing_charge", "charged = 5", {NAMES[0], NAMES[4], NAMES[5]}),
     ],
 )
 def test_an_equation_that_does_not_hold_raises_an_alarm(table, change, broken):
@@ -213,3 +220,44 @@ def test_transfers_of_another_task_are_not_added():
 
     assert {transfer.task_id for transfer in transfers} == {first.pk}
     assert sums_of(transfers).captured == Transfer.objects.get(task_id=first.pk, kind="capture").amount
+
+
+def somebody_who_may(*permissions):
+    user = User.objects.create_user("viewer", is_staff=True)
+    for permission in permissions:
+        app, codename = permission.split(".")
+        user.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
+    return Person(user)
+
+
+def pages_of(person, task):
+    """All that is read of a task: its page, the part that moves, what happened earlier, and its line in the list."""
+    urls = [
+        page_url(task),
+        reverse("admin:tasks_task_live", args=[task.pk]),
+        f"{reverse('admin:tasks_task_earlier', args=[task.pk])}?until=2100-01-01T00:00:00Z",
+        list_url(Task),
+    ]
+    answers = [person.get(url) for url in urls]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    return [answer.content.decode() for answer in answers]
+
+
+def test_credits_are_for_whoever_may_see_charges_and_transfers():
+    task = submit(account("77.1234"), priced(("task", "1.2345")))
+    lifecycle.succeed(claim(task), output=None, usage={}, warnings=[])
+    lifecycle.refund(task.pk, Decimal("0.0451"), key="r", reason="r", by="operator:ann")
+    figures = re.compile(r"\b(1\.2345|1\.1894|0\.0451|75\.8889|75\.934)|credits")
+
+    blind, half = somebody_who_may("tasks.view_task"), member("Support")
+    seen = [figures.findall(page) for page in pages_of(blind, task)]
+
+    assert seen == [[], [], [], []]
+    assert all(figures.search(page) for page in pages_of(half, task))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_group_sees_what_a_task_cost(group):
+    task = submit(account("77.1234"), priced(("task", "1.2345")))
+
+    assert "1.2345 credits are held" in words(member(group).get(page_url(task)).content.decode())

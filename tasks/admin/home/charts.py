@@ -84,7 +84,7 @@ def _money(figures: Figures) -> Chart:
         shown.append(Figure(name, _credits(total[name]), _listed(figures, TRANSFERS, "created", **asked), name))
         lines.append(_bar(name, name, money[name], TRANSFERS, "created", **asked) | {"down": name == "refunded"})
     moves = f"{_whole(total['charges'])} charges and {_whole(total['refunds'])} refunds"
-    told = f"Credits of {moves}. Test credits are none."
+    told = f"Credits of {moves}. Test credits and test runs of the house are left out."
     return Chart("money", "Credits", told, shown, _drawn(figures, lines))
 
 

@@ -29,7 +29,7 @@ RARE = 5_000
 # Of tasks that ended in a time, so many are looked at whatever their ids.
 FEW = 2_000
 WITH_METADATA = """
-WITH found AS MATERIALIZED (SELECT id FROM tasks_task WHERE metadata @> %s AND id < %s)
+WITH found AS MATERIALIZED (SELECT id FROM tasks_task WHERE metadata @> ANY(%s) AND id < %s)
 SELECT id FROM found ORDER BY id DESC LIMIT %s
 """
 FIRST, LAST = UUID(int=0), UUID(int=2**128 - 1)
@@ -87,7 +87,7 @@ def _windows(
     tasks: QuerySet, params: Mapping[str, str], asked: Understood | None, start: UUID, size: int
 ) -> Iterator[tuple[UUID | None, list[UUID]]]:
     """Where each window ends, None for the last one, and the first of what was found in it."""
-    pair = asked.pair if asked else None
+    pairs = asked.pairs if asked else ()
     first, last = _bounds(params, asked)
     start, entries = min(start, last), _entries(params, asked)
     if entries is None and (ids := _ended(params)) is not None:
@@ -95,7 +95,7 @@ def _windows(
         return
     entries = _known(params, MANY) if entries is None else entries
     entries = [Entries(Task.objects.all())] if entries is None else entries
-    for number in WINDOWS[: 1 if pair else None]:
+    for number in WINDOWS[: 1 if pairs else None]:
         floor = _floor(entries, start, number)
         floor = None if floor is None or floor < first else floor
         found = tasks.filter(pk__lt=start, pk__gte=floor or first).values_list("pk", flat=True)
@@ -103,8 +103,8 @@ def _windows(
         if floor is None:
             return
         start = floor
-    if pair:
-        yield _rare(tasks, pair, start, size)
+    if pairs:
+        yield _rare(tasks, pairs, start, size)
 
 
 def _floor(entries: list[Entries], start: UUID, number: int) -> UUID | None:
@@ -113,10 +113,10 @@ def _floor(entries: list[Entries], start: UUID, number: int) -> UUID | None:
     return max(ends[0].union(*ends[1:], all=True), default=None) if ends else None
 
 
-def _rare(tasks: QuerySet, pair: dict[str, str], start: UUID, size: int) -> tuple[UUID | None, list[UUID]]:
-    """Those with this pair, by their own index: what was not found among the newest is rare."""
+def _rare(tasks: QuerySet, pairs: tuple[dict[str, str], ...], start: UUID, size: int) -> tuple[UUID | None, list[UUID]]:
+    """Those with one of these pairs, by their own index: what was not found among the newest is rare."""
     with connection.cursor() as cursor:
-        cursor.execute(WITH_METADATA, [Jsonb(pair), start, RARE])
+        cursor.execute(WITH_METADATA, [[Jsonb(pair) for pair in pairs], start, RARE])
         ids = [row[0] for row in cursor.fetchall()]
     found = list(tasks.filter(pk__in=ids).values_list("pk", flat=True)[:size])
     return (ids[-1] if len(ids) == RARE else None), found

@@ -22,7 +22,7 @@ from unfold.widgets import INPUT_CLASSES, UnfoldAdminSelectWidget
 
 from billing.admin.screens import NOTHING, Rows, amount, label, link, when
 from billing.models import Account, Charge
-from tasks.admin.found import task_id_of
+from tasks.admin.found import MONEY, task_id_of
 from tasks.admin.task_list.filters import GRACE, NEEDS, PARAMETERS, PAUSED, by_name, matching, moment, unreadable
 from tasks.admin.task_list.pages import page
 from tasks.admin.task_list.search import understood
@@ -217,6 +217,9 @@ class TaskList:
     list_filter_sheet = True
     list_before_template = "admin/counterfoil/task_list_notes.html"
     search_help_text = "Task id or how it begins, client reference, key=value, or account"
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        return tuple(name for name in self.list_display if name != "net" or request.user.has_perms(MONEY))
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return TaskRows

@@ -4,6 +4,8 @@
 
 import re
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from uuid import UUID
 
 from django.db.models import Q
@@ -28,7 +30,7 @@ class Understood:
 
     condition: Q
     spans: tuple[Span, ...] = ()
-    pair: dict[str, str] | None = None
+    pairs: tuple[dict[str, str], ...] = ()
     reference: str | None = None
     accounts: tuple[UUID, ...] | None = None
 
@@ -40,10 +42,11 @@ def understood(term: str) -> Understood:
         return Understood(NOBODY)
     if (spans := id_spans(term)) and _some(_within(spans)):
         return Understood(_within(spans), spans=tuple(spans))
-    if pair := metadata_of(term):
-        return Understood(Q(metadata__contains=pair), pair=pair)
     if _some(Q(client_reference=term)):
         return Understood(Q(client_reference=term), reference=term)
+    if pairs := metadata_of(term):
+        condition = reduce(or_, (Q(metadata__contains=pair) for pair in pairs))
+        return Understood(condition, pairs=tuple(pairs))
     accounts = tuple(accounts_named(term))
     return Understood(Q(account__in=accounts), accounts=accounts)
 
@@ -52,10 +55,11 @@ def _some(condition: Q) -> bool:
     return bool(Task.objects.filter(condition).order_by().values("pk")[:1])
 
 
-def metadata_of(term: str) -> dict[str, str] | None:
-    """The pair that `key=value` asks for."""
+def metadata_of(term: str) -> list[dict[str, str]]:
+    """The pairs that `key=value` may mean: as it is typed, and without the spaces around its equals sign."""
     pair = METADATA.fullmatch(term.strip())
-    return {pair[1].strip(): pair[2].strip()} if pair else None
+    meant = [(pair[1], pair[2]), (pair[1].strip(), pair[2].strip())] if pair else []
+    return [{key: value} for key, value in dict.fromkeys(meant)]
 
 
 def id_spans(text: str) -> list[Span]:

@@ -8,7 +8,10 @@ from typing import Any
 from billing import pricing
 from billing.admin.screens import amount
 from billing.models import Charge, UsageLine
+from tasks import bills
+from tasks.lifecycle import BILLED_IN_PART
 from tasks.models import Task
+from tasks.statuses import FINAL, Status
 
 NONE = Decimal("0.0000")
 # Digits of an exact amount that a line has room for.
@@ -26,7 +29,11 @@ class Explained:
     rounding: str
     cut: Decimal
     waived: bool
-    holds: bool
+    wrong: str
+
+    @property
+    def holds(self) -> bool:
+        return not self.wrong
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def money(task: Task, *, transfers: Sequence[Any]) -> Money:
     charge = task.charge
     lines = list(UsageLine.objects.filter(task_id=task.pk).select_related("price").order_by("position"))
     held, charged, refunded = (charge.held, charge.charged, charge.refunded) if charge else (NONE, NONE, NONE)
-    explained = [_explained(line, waived=task.waived) for line in lines]
+    explained = [_explained(line, task) for line in lines]
     equations = _equations(task, lines, sums_of(transfers), held=held, charged=charged, refunded=refunded)
     return Money(charge, held, charged, refunded, charged - refunded, explained, equations)
 
@@ -87,8 +94,7 @@ def sums_of(transfers: Sequence[Any]) -> Sums:
     return Sums(*(total or NONE for total in (one.all_hold, one.all_capture, one.all_release, one.all_refund)))
 
 
-def _explained(line: UsageLine, *, waived: bool) -> Explained:
-    rate = pricing.Rate(str(line.price_id), line.meter, line.unit, line.unit_size, line.unit_price)
+def _explained(line: UsageLine, task: Task) -> Explained:
     exact = pricing.EXACT.divide(pricing.EXACT.multiply(line.quantity, line.unit_price), Decimal(line.unit_size))
     return Explained(
         line=line,
@@ -96,10 +102,27 @@ def _explained(line: UsageLine, *, waived: bool) -> Explained:
         price=plain(line.unit_price),
         exact=_digits(exact),
         rounding=_rounding(exact, line.listed_amount),
-        cut=NONE if waived else line.listed_amount - line.billed_amount,
-        waived=waived,
-        holds=pricing.amount(line.quantity, rate) == line.listed_amount and line.billed_amount <= line.listed_amount,
+        cut=NONE if task.waived else line.listed_amount - line.billed_amount,
+        waived=task.waived,
+        wrong=_wrong(line, task),
     )
+
+
+def _wrong(line: UsageLine, task: Task) -> str:
+    """What of a line is not as it must be, in a sentence."""
+    rate = pricing.Rate(str(line.price_id), line.meter, line.unit, line.unit_size, line.unit_price)
+    price = line.price
+    if (line.meter, line.unit, line.unit_size, line.unit_price) != (
+        price.meter,
+        price.unit,
+        price.unit_size,
+        price.credits,
+    ):
+        return f"Its price is not the one that it names: {price}."
+    if pricing.amount(line.quantity, rate) != line.listed_amount or line.billed_amount > line.listed_amount:
+        return "The line does not list what its quantity and price come to."
+    used = "1" if line.meter == pricing.FLAT else str(task.usage.get(line.meter, 0))
+    return "" if line.quantity == Decimal(used) else f"The task used {used} {line.unit}."
 
 
 def _rounding(exact: Decimal, listed: Decimal) -> str:
@@ -116,7 +139,7 @@ def _equations(
     task: Task, lines: list[UsageLine], sums: Sums, *, held: Decimal, charged: Decimal, refunded: Decimal
 ) -> list[Equation]:
     billed = sum((line.billed_amount for line in lines), NONE)
-    net = charged - refunded
+    net, due = charged - refunded, _due(task)
     held_then = Equation(
         f"Held = charged + released{' + still held' if held else ''}",
         f"{amount(sums.held)} = {amount(sums.captured)} + {amount(sums.released)}"
@@ -134,12 +157,25 @@ def _equations(
             f"{amount(sums.captured)} - {amount(sums.refunded)} = {amount(net)}",
             sums.captured - sums.refunded == net,
         ),
+        Equation("Charged = due for its usage and end", f"{amount(charged)} = {amount(due)}", charged == due),
     ]
 
 
 def plain(number: Decimal) -> str:
     """A number without the zeros that a column adds."""
     return f"{number.normalize():,f}"
+
+
+def _due(task: Task) -> Decimal:
+    """What its usage and its end come to at the prices of its quote."""
+    if task.status not in FINAL:
+        return NONE
+    if task.status == Status.SUCCEEDED:
+        usage = {meter: Decimal(str(used)) for meter, used in task.usage.items()}
+        return bills.billed(usage, bills.rates_of(task.quote), held=task.quoted, waived=task.waived).charged
+    if task.status == Status.CANCELED or (task.error or {}).get("code") in BILLED_IN_PART:
+        return bills.partial(task.quote, task.usage, held=task.quoted, waived=task.waived).charged
+    return NONE
 
 
 def _digits(exact: Decimal) -> str:

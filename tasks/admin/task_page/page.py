@@ -16,8 +16,8 @@ from django.views.decorators.http import require_safe
 
 from billing.admin.screens import SHOWN
 from billing.models import Charge
-from tasks.admin.found import CONTENT, task_id_of
-from tasks.admin.task_page.chain import chain
+from tasks.admin.found import CONTENT, MONEY, task_id_of
+from tasks.admin.task_page.chain import MOST, chain
 from tasks.admin.task_page.content import PARTS, Content, in_lines, of_json, of_text, of_written
 from tasks.admin.task_page.files import artifact_file, artifacts_of, content_file
 from tasks.admin.task_page.head import SENTENCE, head
@@ -26,6 +26,7 @@ from tasks.admin.task_page.money import money
 from tasks.admin.task_page.request import commands
 from tasks.admin.task_page.technical import technical
 from tasks.admin.task_page.timeline import read, timeline
+from tasks.identifiers import public_id
 from tasks.models import Run, Task
 from tasks.statuses import FINAL
 
@@ -84,7 +85,9 @@ class TaskPage:
         if until is None or until.tzinfo is None:
             raise Http404
         task, answers = self._task(request, task_id, *HIDDEN), request.user.has_perm(CONTENT)
-        told = timeline(read(task, answers=answers, until=until), answers=answers, until=until)
+        told = timeline(
+            read(task, answers=answers, until=until), answers=answers, money=_sees_money(request), until=until
+        )
         context = {"original": task, "timeline": told}
         return TemplateResponse(request, "admin/counterfoil/task_entries.html", context)
 
@@ -111,7 +114,7 @@ class TaskPage:
 
     def moving(self, request: HttpRequest, task: Any) -> dict[str, Any]:
         """What of the page may change. What was seen came with the task: what changed since is news again."""
-        content = request.user.has_perm(CONTENT)
+        content, sees_money = request.user.has_perm(CONTENT), _sees_money(request)
         rows = read(task, answers=content)
         return {
             "original": task,
@@ -125,10 +128,12 @@ class TaskPage:
             "error": task.error if task.error and len(task.error.get("message") or "") > SENTENCE / 2 else None,
             "warnings": task.warnings,
             "sees_content": content,
-            "money": money(task, transfers=rows.rows["transfers"]),
-            "timeline": timeline(rows, answers=content),
+            "money": money(task, transfers=rows.rows["transfers"]) if sees_money else None,
+            "timeline": timeline(rows, answers=content, money=sees_money),
             "chain": chain(task),
-            "technical": technical(task),
+            "most_reruns": MOST,
+            "first_of_all": public_id(task.rerun_root) if task.rerun_root else "",
+            "technical": technical(task, money=sees_money),
         }
 
     def _view(self, view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
@@ -159,6 +164,10 @@ class TaskPage:
         if (task := self._found(request, task_id, unread)) is None:
             raise Http404
         return task
+
+
+def _sees_money(request: HttpRequest) -> bool:
+    return request.user.has_perms(MONEY)
 
 
 def made(task: Any) -> Content | None:

@@ -18,8 +18,8 @@ class Group:
     ids: bool = False
 
 
-def technical(task: Task) -> list[Group]:
-    return [_times(task), _policy(task), _quote(task), _ids(task)]
+def technical(task: Task, *, money: bool) -> list[Group]:
+    return [_times(task), _policy(task), *([_quote(task)] if money else []), _ids(task)]
 
 
 def _times(task: Task) -> Group:

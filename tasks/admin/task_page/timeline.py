@@ -110,9 +110,11 @@ def read(task: Task, *, answers: bool, until: datetime | None = None) -> Read:
     return read_
 
 
-def timeline(read_: Read, *, answers: bool, until: datetime | None = None) -> Timeline:
-    """The rows as one story."""
-    told = sorted(_entries(read_.rows, answers=answers), key=lambda entry: (entry.at, entry.rank), reverse=True)
+def timeline(read_: Read, *, answers: bool, money: bool, until: datetime | None = None) -> Timeline:
+    """The rows as one story; without money, no credits are in it."""
+    told = sorted(
+        _entries(read_.rows, answers=answers, money=money), key=lambda entry: (entry.at, entry.rank), reverse=True
+    )
     told = [entry for entry in told if until is None or entry.at <= until]
     shown = [entry for entry in told if read_.floor is None or entry.at > read_.floor]
     return Timeline(shown or told, read_.floor if shown else None)
@@ -145,22 +147,22 @@ def _history(task: Task) -> Any:
     return entries.select_related("user").order_by("-action_time", "-id")
 
 
-def _entries(rows: dict[str, list[Any]], *, answers: bool) -> Iterator[Entry]:
+def _entries(rows: dict[str, list[Any]], *, answers: bool, money: bool) -> Iterator[Entry]:
     """What happened, each once: an act is told where it moved something, and a run's beginning by the run."""
     refunds = (row for row in rows["transfers"] if row.kind == Transfer.Kind.REFUND)
-    money = [(who(row.actor), row.reason, row.created_at) for row in refunds]
+    refunded = [(who(row.actor), row.reason, row.created_at) for row in refunds]
     began = {run.number for run in rows["runs"] if run.started_at}
     for event in rows["events"]:
         told = _of(event)
         claimed = event.type == "task.running" and event.data.get("attempt") in began
-        if not claimed and not (event.type == "task.refunded" and _among(told, money)):
-            yield _event(event)
+        if not claimed and not (event.type == "task.refunded" and _among(told, refunded)):
+            yield _event(event, money=money)
     for run in rows["runs"]:
         yield from _run(run)
-    yield from map(_transfer, rows["transfers"])
+    yield from map(_transfer, rows["transfers"] if money else [])
     yield from map(_owed, rows["callbacks"])
     yield from (_try(attempt, answers=answers) for attempt in rows["tries"])
-    acts = [*money, *map(_of, rows["events"])]
+    acts = [*refunded, *map(_of, rows["events"])]
     yield from (_act(entry) for entry in rows["history"] if not _among(_by(entry), acts))
 
 
@@ -189,8 +191,8 @@ def _said(entry: LogEntry) -> tuple[str, str]:
     return told.rstrip("."), reason if found else ""
 
 
-def _event(event: TaskEvent) -> Entry:
-    data = dict(event.data)
+def _event(event: TaskEvent, *, money: bool) -> Entry:
+    data = {name: value for name, value in event.data.items() if money or not name.endswith("_credits")}
     reason = _reason(data)
     data.pop("private", None)
     if reason and data.get("reason") == reason:
