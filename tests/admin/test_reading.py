@@ -105,10 +105,10 @@ def test_a_deployment_keeps_the_name_that_its_tasks_have():
     form = me.get(page_url(to)).context_data["adminform"].form
     sent = {field.html_name: field.value() for field in form if field.value() not in (None, False)}
 
-    renamed = me.client.post(page_url(to), sent | {"name": "second-name"})
+    renamed = me.edit(to, sent | {"name": "second-name"})
     to.refresh_from_db()
     submit(account(), to)
-    kept = me.client.post(page_url(to), sent | {"name": "third-name"})
+    kept = me.edit(to, sent | {"name": "third-name"})
 
     assert (renamed.status_code, to.name) == (302, "second-name")
     assert "It has tasks, which keep the name" in kept.context_data["adminform"].form.errors["name"][0]
