@@ -6,5 +6,5 @@ class ConfigConfig(AppConfig):
     verbose_name = "Counterfoil"
 
     def ready(self) -> None:
-        """Make ours the Celery application of every process."""
-        from config import celery  # noqa: F401
+        """Make ours the Celery application of every process, and let our checks be known."""
+        from config import celery, checks  # noqa: F401

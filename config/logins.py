@@ -3,8 +3,10 @@
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
+from axes.handlers.proxy import AxesProxyHandler
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.auth.signals import user_login_failed
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.cache import add_never_cache_headers
@@ -35,6 +37,18 @@ def _parsed(text: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
+def password_change(request: HttpRequest) -> HttpResponse:
+    """The page for a new password. A wrong old one counts as a login that failed."""
+    tried = {"username": request.user.get_username()}
+    if request.method == "POST" and not AxesProxyHandler.is_allowed(request, tried):
+        return locked(request, None, tried)
+    answer = admin.site.password_change(request)
+    form = getattr(answer, "context_data", {}).get("form")
+    if form is not None and "old_password" in form.errors:
+        user_login_failed.send(__name__, credentials=tried, request=request)
+    return answer
 
 
 def locked(request: HttpRequest, _answer: HttpResponse | None, _credentials: dict[str, Any]) -> HttpResponse:

@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 
 from config import embedded, policies
+from config.public_url import public_url
 
 env = environ.Env()
 
@@ -27,7 +28,7 @@ try:
 except ValueError as error:
     raise ImproperlyConfigured("ENCRYPTION_KEYS: each is a Fernet key, 32 bytes in URL-safe base 64.") from error
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
-PUBLIC_URL = env.str("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
+PUBLIC_URL, ORIGIN = public_url(env.str("PUBLIC_URL", default="http://127.0.0.1:8000"))
 HTTPS = PUBLIC_URL.startswith("https://")
 
 INSTALLED_APPS = [
@@ -208,7 +209,8 @@ STORAGES = {
     },
 }
 
-# The login of the admin. A name is locked for an address, so that nobody locks out others by their names. Behind
+# The login of the admin. A name is locked for an address, so that nobody locks out others by their names; an address
+# is locked for all names after many more wrong passwords, so that nobody tries one password for every name. Behind
 # proxies that each add to X-Forwarded-For, their number says which of its addresses is true; with 0, none is believed.
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AUTH_PASSWORD_VALIDATORS = [
@@ -219,6 +221,8 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)
 AXES_FAILURE_LIMIT = env.int("LOGIN_TRIES", default=5)
+LOGIN_ADDRESS_TRIES = env.int("LOGIN_ADDRESS_TRIES", default=100)
+AXES_HANDLER = "config.login_locks.Locks"
 AXES_COOLOFF_TIME = timedelta(minutes=env.float("LOGIN_LOCK_MINUTES", default=15))
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_USERNAME_CALLABLE = "config.logins.name"
@@ -243,8 +247,9 @@ SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = ("__Host-session", "__Host-csrf") if HTT
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"  # a link from a chat leads in
 CSRF_COOKIE_SAMESITE = "Strict"
+LOGIN_DAYS = env.int("LOGIN_DAYS", default=90)  # that a login is listed; 0 keeps it for ever
 SESSION_COOKIE_AGE = env.int("SESSION_HOURS", default=12) * 3600
-CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+CSRF_TRUSTED_ORIGINS = [ORIGIN]
 CONTENT_SECURITY_POLICY = {"DIRECTIVES": policies.PAGE}
 
 REST_FRAMEWORK = {

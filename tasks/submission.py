@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -59,7 +59,8 @@ class Request:
     """What a client asks for. `model` names a deployment; either it or `capability` is given.
 
     `because` is an operator's reason, `waived` says that nothing is charged, and `agreed` is the price that the
-    operator saw: another is refused, as is another number of `reruns` of the same task. No API sets them.
+    operator saw: another is refused, as is another number of `reruns` of the same task. `first` is done with the
+    ceiling, in the task's transaction. No API sets them.
     """
 
     account_id: UUID
@@ -86,6 +87,7 @@ class Request:
     agreed: Decimal | None = None
     reruns: int | None = None
     test_outcome: str | None = None
+    first: Callable[[Decimal], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ def _create(request: Request) -> Submitted | None:
     if request.agreed not in (None, Decimal(quote["ceiling_credits"])):
         raise ChangedSince(f"The price changed since you looked: {quote['ceiling_credits']}, not {request.agreed:f}.")
     with transaction.atomic(durable=True):
+        if request.first:
+            request.first(Decimal(quote["ceiling_credits"]))
         if request.reruns is not None:
             _find_as_seen(request)
         if offer.max_pending is not None:
@@ -179,6 +183,8 @@ def _create(request: Request) -> Submitted | None:
         row = _insert(_params(request, offer, quote))
         if row:
             queues.wake_on_commit(offer.queue)
+        else:
+            transaction.set_rollback(True)
     here("submit.after_commit")
     return Submitted(row[0], row[1], replayed=False) if row else None
 

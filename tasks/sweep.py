@@ -99,6 +99,18 @@ DELETE FROM tasks_receiver WHERE id = ANY (ARRAY(
 RETURNING id
 """
 
+OLD_SESSIONS = """
+DELETE FROM django_session WHERE session_key = ANY (ARRAY(
+    SELECT session_key FROM django_session WHERE expire_date < now() ORDER BY expire_date LIMIT %(batch)s))
+RETURNING session_key
+"""
+# By their ids, which grow with time: the list has no index by time.
+OLD_LOGINS = """
+DELETE FROM axes_accesslog WHERE attempt_time < now() - make_interval(days => %(days)s)
+    AND id = ANY (ARRAY(SELECT id FROM axes_accesslog ORDER BY id LIMIT %(batch)s))
+RETURNING id
+"""
+
 
 # When this process last heard the database, and since when it has had no long silence before; by its own clock.
 _heard_at = _back_at = -math.inf
@@ -168,6 +180,15 @@ def forget_attempts() -> int:
     return 0
 
 
+def forget_logins() -> int:
+    """Delete sessions that have expired, and logins of long ago."""
+    if _a_minute_has_passed("logins"):
+        _batches(OLD_SESSIONS)
+        if settings.LOGIN_DAYS:
+            _batches(OLD_LOGINS, days=settings.LOGIN_DAYS)
+    return 0
+
+
 def fill_test_accounts() -> int:
     """Give test accounts the credits of a new day."""
     if _a_minute_has_passed("twins"):
@@ -203,6 +224,7 @@ DUTIES: tuple[Callable[[], int], ...] = (
     end_waits,
     forget_attempts,
     forget_unstarted,
+    forget_logins,
     fill_test_accounts,
     keep_last_uses,
 )

@@ -7,6 +7,7 @@ from axes.utils import reset
 from django.conf import settings
 from django.contrib import admin
 from django.db.models import OuterRef, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
@@ -17,7 +18,13 @@ from billing.admin.screens import Screen, Table, label, table, when
 
 def _locked(attempt: Any) -> bool:
     ends = attempt.attempt_time + settings.AXES_COOLOFF_TIME
-    return attempt.tries >= settings.AXES_FAILURE_LIMIT and ends > timezone.now()
+    many = attempt.tries >= settings.AXES_FAILURE_LIMIT or attempt.from_there >= settings.LOGIN_ADDRESS_TRIES
+    return many and ends > timezone.now()
+
+
+def _tries(attempts: QuerySet, *by: str) -> Coalesce:
+    total = attempts.values("ip_address", *by).annotate(total=Sum("failures_since_start")).values("total")
+    return Coalesce(Subquery(total), 0)
 
 
 class Unlock(Act):
@@ -50,10 +57,10 @@ class FailedLoginScreen(Acting, Screen):
     fields = (("username", "ip_address", "state"), ("tries_", "last"), ("user_agent", "path_info"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        """With the tries of each name from its address, whatever browser they said they were."""
-        alike = AccessAttempt.objects.filter(username=OuterRef("username"), ip_address=OuterRef("ip_address"))
-        total = alike.order_by().values("username").annotate(total=Sum("failures_since_start")).values("total")
-        return super().get_queryset(request).annotate(tries=Subquery(total))
+        """With the tries of each name from its address, whatever browser they said they were, and all from there."""
+        there = AccessAttempt.objects.filter(ip_address=OuterRef("ip_address")).order_by()
+        alike = there.filter(username=OuterRef("username"))
+        return super().get_queryset(request).annotate(tries=_tries(alike, "username"), from_there=_tries(there))
 
     @admin.display(description="status")
     def state(self, attempt: Any) -> str:

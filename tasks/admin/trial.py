@@ -131,6 +131,8 @@ def _hindrance(deployment: Deployment, capability: Any) -> str:
     """Why it cannot be tried. A drained one can: the task waits, as any other, and the page says so."""
     if capability is None or not capability.available():
         return f"{deployment.capability} is not available here: there is nothing to try."
+    if not house_account().is_active:
+        return "The house's own account is disabled. Enable it first."
     if not deployment.is_active:
         return "It is not active, so that it takes no tasks, from operators neither. Make it active first."
     return ""

@@ -11,6 +11,7 @@ from django.db import connection
 from django.urls import reverse
 from rest_framework import serializers
 
+from billing.exceptions import Refusal, SpendCapReached
 from billing.house import house_account
 from billing.models import Account, Transfer
 from tasks import capabilities, lifecycle, queues, trials
@@ -405,3 +406,26 @@ def test_of_two_that_become_the_default_at_once_one_does():
 
     assert sorted(at_once(2, make)) == [200, 302]
     assert Deployment.objects.filter(is_default=True).count() == 1
+
+
+def test_a_trial_that_the_house_may_not_have_leaves_no_credits():
+    to, house = deployment(prices=(("task", "7"),)), house_account()
+    Account.objects.filter(pk=house.pk).update(monthly_cap=1)
+
+    with pytest.raises(SpendCapReached):
+        trials.try_out(to.name, {}, key=uuid4(), by="operator:x", reason="look")
+
+    assert not Transfer.objects.filter(account=house).exists()
+    assert not Task.objects.exists()
+
+
+def test_a_house_that_is_disabled_tries_nothing():
+    to, house, person = deployment(), house_account(), root()
+    Account.objects.filter(pk=house.pk).update(is_active=False)
+
+    page = person.get(reverse("admin:tasks_deployment_try", args=[to.pk]))
+
+    assert "disabled" in page.context["hindrance"]
+    with pytest.raises(Refusal, match="disabled"):
+        trials.try_out(to.name, {}, key=uuid4(), by="operator:x", reason="look")
+    assert not Task.objects.exists()

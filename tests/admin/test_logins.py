@@ -1,14 +1,19 @@
 """Who gets in: tries are counted by name and address, sessions end, and nobody is led elsewhere."""
 
+from datetime import timedelta
 from urllib.parse import urlencode
 
 import pytest
 from axes.models import AccessAttempt, AccessLog
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.core.checks import Tags, run_checks
 from django.test import Client, RequestFactory
 from django.urls import reverse
+from django.utils import timezone
 
 from config.logins import client_address
+from tasks import sweep
 from tests.admin.people import history, list_url, member, page_url, root, told
 
 pytestmark = pytest.mark.django_db
@@ -224,3 +229,95 @@ def test_any_name_may_be_tried(name):
 
     assert answer.status_code == 200
     assert "<script>alert" not in answer.content.decode()
+
+
+def test_one_password_for_many_names_locks_the_address_and_no_other(ann, settings):
+    settings.LOGIN_ADDRESS_TRIES = 6
+    names = [f"name{number}" for number in range(6)]
+
+    tried = [log_in(WRONG, name=name).status_code for name in names]
+    here, elsewhere = log_in(RIGHT), log_in(RIGHT, address="192.0.2.2")
+
+    assert tried == [200] * 6
+    assert (here.status_code, elsewhere.status_code) == (429, 302)
+    page = root().get(list_url(AccessAttempt)).content.decode()
+    assert "name5" in page
+    assert "may try again" not in page
+
+
+def test_an_address_is_free_again_in_time(ann, settings, time_machine):
+    settings.LOGIN_ADDRESS_TRIES = 2
+    time_machine.move_to("2030-01-01 12:00", tick=False)
+    for name in ("bob", "eve"):
+        log_in(WRONG, name=name)
+
+    time_machine.move_to("2030-01-01 12:15:01", tick=False)
+
+    assert log_in(RIGHT).status_code == 302
+
+
+def test_guesses_of_the_old_password_lock_and_are_kept_by_no_browser(ann, settings):
+    client = Client()
+    log_in(RIGHT, client=client)
+    new = "another fine staple"
+
+    def guess(old):
+        given = {"old_password": old, "new_password1": new, "new_password2": new}
+        return client.post(reverse("admin:password_change"), given, REMOTE_ADDR="192.0.2.1")
+
+    shown = client.get(reverse("admin:password_change"))
+    answers = [guess(WRONG).status_code for _ in range(settings.AXES_FAILURE_LIMIT)]
+
+    assert "no-store" in shown["Cache-Control"]
+    assert answers == [200] * (settings.AXES_FAILURE_LIMIT - 1) + [429]
+    assert guess(RIGHT).status_code == 429
+    assert User.objects.get(username="ann").check_password(RIGHT)
+
+
+def test_nothing_is_shown_again_after_a_logout(ann):
+    client = Client()
+    log_in(RIGHT, client=client)
+
+    pages = [client.get(url) for url in ("/admin/", list_url(AccessLog), page_url(ann))]
+    client.post(reverse("admin:logout"))
+
+    assert all("no-store" in page["Cache-Control"] for page in pages)
+    assert client.get("/admin/").status_code == 302
+
+
+def test_expired_sessions_and_old_logins_are_forgotten_in_batches(ann, monkeypatch):
+    for name in ("old", "older", "new"):
+        AccessLog.objects.create(username=name)
+    AccessLog.objects.exclude(username="new").update(attempt_time=timezone.now() - timedelta(days=91))
+    for name, days in (("a", -1), ("b", -2), ("c", 1)):
+        Session.objects.create(session_key=name, expire_date=timezone.now() + timedelta(days=days))
+    monkeypatch.setattr(sweep, "_done_at", {})
+    monkeypatch.setattr(sweep, "BATCH", 1)
+
+    sweep.forget_logins()
+
+    assert [entry.username for entry in AccessLog.objects.all()] == ["new"]
+    assert [session.pk for session in Session.objects.all()] == ["c"]
+
+
+def test_logins_are_kept_for_ever_when_told(ann, monkeypatch, settings):
+    settings.LOGIN_DAYS = 0
+    AccessLog.objects.create(username="old")
+    AccessLog.objects.update(attempt_time=timezone.now() - timedelta(days=999))
+    monkeypatch.setattr(sweep, "_done_at", {})
+
+    sweep.forget_logins()
+
+    assert AccessLog.objects.count() == 1
+
+
+@pytest.mark.parametrize(("https", "said", "warned"), [(True, None, True), (True, "0", False), (False, None, False)])
+def test_a_production_is_asked_for_its_proxies(settings, monkeypatch, https, said, warned):
+    settings.HTTPS = https
+    monkeypatch.delenv("TRUSTED_PROXIES", raising=False)
+    if said is not None:
+        monkeypatch.setenv("TRUSTED_PROXIES", said)
+
+    asked = [each.id for each in run_checks(tags=[Tags.security], include_deployment_checks=True)]
+
+    assert ("config.W001" in asked) == warned
