@@ -16,6 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPLOYED = {
     "DEBUG": "false",
     "PUBLIC_URL": "https://tasks.example.com",
+    "TRUSTED_PROXIES": "1",
     "SECRET_KEY": "f0e1d2c3b4a5968778695a4b3c2d1e0ff0e1d2c3b4a5968778695a4b3c2d1e0f",
     "ALLOWED_HOSTS": "tasks.example.com",
 }
