@@ -104,6 +104,16 @@ WHERE t.warnings @> '[{"code": "usage_exceeds_quote"}]' <> (coalesce(l.listed > 
    OR (t.waived AND l.billed > 0)
 ORDER BY t.id LIMIT 1
 """
+# Only what ended in the middle of its work is billed, by its quote's leave, and never the flat price.
+ENDED_FREE = """
+SELECT format('task %s is %s (%s), and was charged %s', t.id, t.status, t.error ->> 'code', c.charged)
+FROM tasks_task t JOIN billing_charge c ON c.task_id = t.id
+WHERE c.charged > 0 AND t.status <> 'succeeded' AND (
+    t.status IN ('queued', 'running') OR t.error ->> 'code' NOT IN ('timeout', 'deadline_exceeded')
+    OR NOT coalesce((t.quote ->> 'bills_partial_output')::boolean, false)
+    OR EXISTS (SELECT 1 FROM billing_usageline l WHERE l.task_id = t.id AND l.meter = 'task' AND l.billed_amount > 0))
+ORDER BY t.id LIMIT 1
+"""
 RUNS = """
 SELECT format('task %s, %s since %s, run %s of %s: %s, created for %s, resolved as %s at %s', coalesce(t.id, r.task_id),
     t.status, coalesce(t.completed_at, t.started_at, t.created_at), r.number, t.attempt, r.status, r.reason_created,
@@ -247,6 +257,7 @@ CHECKS = (
     Check("lines_are_the_usage", "A line is what its task used, at its quote's prices.", LINES),
     Check("usage_has_its_lines", "What was used and is priced has its line.", USED),
     Check("cuts_are_told", "What was cut from a bill is warned of, and nothing else.", WARNED),
+    Check("only_work_is_charged", "What failed, or did nothing, is charged nothing but partial output.", ENDED_FREE),
     Check("runs_fit_their_task", "A task's runs are numbered, and the last says how it is.", RUNS),
     Check("events_tell_the_truth", "A task's events tell of its runs, its money and its end.", EVENTS),
     Check("refunds_are_told", "Each refund is told by an event: how much, by whom and why.", REFUNDS),

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 
 from django.contrib import admin
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, OperationalError, connection
+from django.db import DatabaseError, DataError, OperationalError, connection
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
@@ -61,8 +61,8 @@ def _too_slow(request: HttpRequest) -> HttpResponse:
 
 
 def _unread(request: HttpRequest, error: Exception) -> bool:
-    """Whether the address has what cannot be an id, or what no text holds."""
-    return isinstance(error, ValidationError) or (isinstance(error, (ValueError, DatabaseError)) and _has_nul(request))
+    """Whether the address has what cannot be an id, what no column holds, or what no text holds."""
+    return isinstance(error, (ValidationError, DataError)) or (isinstance(error, ValueError) and _has_nul(request))
 
 
 def _has_nul(request: HttpRequest) -> bool:

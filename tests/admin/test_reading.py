@@ -19,7 +19,7 @@ from tasks.admin.bulk.words import filters_in
 from tasks.admin.task_list.filters import matching, unreadable
 from tasks.admin.task_list.screen import TaskRows
 from tasks.admin.task_page import chain, page
-from tasks.models import Deployment, Task, WebhookEndpoint
+from tasks.models import Deployment, Receiver, Task, WebhookEndpoint
 from tests.admin.people import act_url, list_url, page_url, root, told
 from tests.builders import account, deployment, submit
 
@@ -124,6 +124,12 @@ def test_what_is_not_there_is_not_found(path):
     answer = root().client.get(f"/admin/{path.format(uuid4(), type=of_tasks.pk)}")
 
     assert answer.status_code == 404
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("paused_at", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"])
+def test_a_moment_that_no_column_holds_is_not_found(paused_at):
+    assert root().get(list_url(Receiver), paused_at=paused_at).status_code == 404
 
 
 def test_a_choice_searched_for_a_nul_is_not_found():

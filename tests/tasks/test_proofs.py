@@ -29,6 +29,10 @@ TAMPERED = {
     "UPDATE tasks_task SET deadline = created_at - interval '1 day' WHERE id = '%(queued)s'": "runs_fit_their_task",
     "UPDATE tasks_task SET retries_left = retries_left + 1 WHERE id = '%(queued)s'": "runs_fit_their_task",
     "UPDATE tasks_task SET blocked = 1 WHERE id = '%(queued)s'": "runs_fit_their_task",
+    """UPDATE tasks_task SET status = 'failed', error = '{"code": "capability_error"}' WHERE id = '%(done)s'""": (
+        "only_work_is_charged"
+    ),
+    "UPDATE tasks_task SET status = 'canceled' WHERE id = '%(done)s'": "only_work_is_charged",
     "DELETE FROM billing_usageline WHERE task_id = '%(waived)s'": "usage_has_its_lines",
     "UPDATE tasks_task SET quote = jsonb_set(quote, '{rates,0,credits}', '[]')": "quotes_follow_their_prices",
     "INSERT INTO billing_pricewithdrawal (price_id, actor, reason) SELECT id, '', '' FROM billing_price": (
