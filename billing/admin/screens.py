@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -13,6 +13,7 @@ from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.options import BaseModelAdmin
 from django.core.paginator import Paginator
+from django.db import connection
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.template.loader import render_to_string
@@ -188,7 +189,7 @@ class Edited:
     def get_object(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Model | None:
         """The row, and for an edit nobody else's until it is written."""
         obj = super().get_object(request, *args, **kwargs)
-        if obj is not None and request.method == "POST":
+        if obj is not None and request.method == "POST" and connection.in_atomic_block:
             obj.refresh_from_db(from_queryset=type(obj)._base_manager.select_for_update(no_key=True))
         return obj
 
@@ -205,8 +206,7 @@ class Edited:
         """What each field was and is."""
         if add:
             return super().construct_change_message(request, form, formsets, add)
-        moved = [(name, _was(form, name), _is(form, name)) for name in form.changed_data]
-        told = "; ".join(f"{form.fields[name].label}: {was} → {is_}" for name, was, is_ in moved if was != is_)
+        told = "; ".join(f"{name}: {was} → {is_}" for name, was, is_ in _moved(form))
         return f"Changed {told}." if told else "Changed nothing."
 
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:  # noqa: FBT001 - Django's
@@ -221,7 +221,7 @@ class Unchanged:
     def clean(self) -> dict[str, Any]:
         data = super().clean()
         if self.seen != shown(self):
-            now = "; ".join(f"{self.fields[name].label} is {_was(self, name)}" for name in self.changed_data)
+            now = "; ".join(f"{name} is {was}" for name, was, _ in _moved(self))
             self.add_error(None, f"{ChangedSince.message} Unlike what you sent, now: {now or 'nothing'}.")
         return data
 
@@ -232,12 +232,13 @@ def shown(form: Any) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def _was(form: Any, name: str) -> str:
-    return _worded(form.fields[name], form.initial.get(name))
-
-
-def _is(form: Any, name: str) -> str:
-    return _worded(form.fields[name], form.cleaned_data[name])
+def _moved(form: Any) -> Iterator[tuple[str, str, str]]:
+    """What each field that an edit changes is called, was and is to be; nothing, where that makes no sense."""
+    for name in form.changed_data:
+        field = form.fields[name]
+        was, is_ = (_worded(field, values.get(name)) for values in (form.initial, form.cleaned_data))
+        if was != is_:
+            yield str(field.label), was, is_
 
 
 def _worded(field: forms.Field, value: Any) -> str:

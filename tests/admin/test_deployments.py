@@ -358,6 +358,7 @@ def test_a_page_that_is_old_takes_nothing_back():
     [no] = answer.context["adminform"].form.non_field_errors()
     assert "Is active is no" in no
     assert "Queue is default" in no
+    assert "Settings" not in no
 
 
 def test_a_page_that_is_old_is_sent_again_by_who_has_seen_what_is():
@@ -429,3 +430,10 @@ def test_a_house_that_is_disabled_tries_nothing():
     with pytest.raises(Refusal, match="disabled"):
         trials.try_out(to.name, {}, key=uuid4(), by="operator:x", reason="look")
     assert not Task.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_sent_to_a_page_that_only_shows_is_no_error_of_ours():
+    answer = root().client.post(reverse("admin:tasks_deployment_history", args=[deployment().pk]), {"shown": "x"})
+
+    assert answer.status_code == 200
