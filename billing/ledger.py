@@ -13,8 +13,8 @@ from django.db import DatabaseError, IntegrityError, transaction
 from psycopg.types.json import Jsonb
 
 from billing import pricing
-from billing.exceptions import REFUSALS, KeyReused, Refusal
-from billing.models import Transfer
+from billing.exceptions import REFUSALS, ChangedSince, KeyReused, Refusal
+from billing.models import Account, Transfer
 from billing.statements import constraint_of, one
 
 POST = """
@@ -46,13 +46,20 @@ WHERE task_id = ANY (%(tasks)s) AND held > 0 ORDER BY account_id, task_id RETURN
 """
 
 
-def grant(account_id: UUID, amount: Decimal, *, key: str, reason: str, actor: str) -> Transfer:
-    """Give credits."""
+def grant(
+    account_id: UUID, amount: Decimal, *, key: str, reason: str, actor: str, seen: Decimal | None = None
+) -> Transfer:
+    """Give credits. `seen` is what the caller saw to be granted so far: raises ChangedSince when it is not."""
+    _check_granted(account_id, seen)
     return _post(account_id, "grant", amount, key=key, reason=reason, actor=actor)
 
 
-def adjust(account_id: UUID, amount: Decimal, *, key: str, reason: str, actor: str) -> Transfer:
-    """Correct a balance by a signed amount. Raises InsufficientBalance below the credit limit."""
+def adjust(
+    account_id: UUID, amount: Decimal, *, key: str, reason: str, actor: str, seen: Decimal | None = None
+) -> Transfer:
+    """Correct a balance by a signed amount. Raises InsufficientBalance below the credit limit, or ChangedSince when not
+    as much was granted as was `seen`."""
+    _check_granted(account_id, seen)
     return _post(account_id, "adjustment", amount, key=key, reason=reason, actor=actor)
 
 
@@ -83,6 +90,15 @@ def settle(account_id: UUID, bill: pricing.Bill, *, task_id: UUID, held: Decimal
 def release(task_ids: list[UUID]) -> None:
     """Give back all that these tasks hold, in one statement. Whoever calls it keeps others from settling them."""
     _execute(RELEASE, tasks=task_ids)
+
+
+def _check_granted(account_id: UUID, seen: Decimal | None) -> None:
+    """Only what people give and take moves this total; what tasks hold meanwhile changes no decision of theirs."""
+    if seen is None:
+        return
+    now = Account.objects.select_for_update(no_key=True).only("granted").get(pk=account_id).granted
+    if now != seen:
+        raise ChangedSince(f"It changed since you looked: {now:f} credits are granted now, not {seen:f}.")
 
 
 def _line_row(position: int, line: pricing.Line, credits_per_usd: Decimal) -> dict[str, object]:

@@ -1,10 +1,11 @@
 """What is done to an account: credits, keys, its callback secret."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from django import forms
+from django.utils import timezone
 from django.utils.html import format_html
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
@@ -15,10 +16,11 @@ from unfold.widgets import (
 )
 
 from billing import ledger
-from billing.admin.acts import Act, Done, ReasonForm
+from billing.admin.acts import Act, Done, ReasonForm, agreed
 from billing.admin.once import SHOWN_ONCE, OnceForm, keyed
 from billing.admin.screens import NOTHING, Table, amount, label, table, when, yes_or_no
 from billing.credentials import issue_key, mark, rotate_callback_secret
+from billing.exceptions import ChangedSince
 from billing.models import SCOPES, Account, default_scopes, printable
 from billing.twins import twin_of
 
@@ -72,6 +74,12 @@ class KeyForm(ReasonForm):
         help_text="Credits that the key may hold and be charged in a UTC month. Empty: no cap.",
     )
 
+    def clean_expires_at(self) -> datetime | None:
+        expires_at = self.cleaned_data["expires_at"]
+        if expires_at and expires_at <= timezone.now():
+            raise forms.ValidationError("This time has passed: the key would be refused from the beginning.")
+        return expires_at
+
 
 class AccountAct(Act):
     def facts(self, rows: list[Account]) -> Table:
@@ -93,6 +101,9 @@ class Posting(AccountAct):
         headers = ["Account", "Available now", "Change", "Available then", "Granted now", "Granted then", "Held"]
         return [Table("", headers, [self._before_and_after(row, move) for row in rows])]
 
+    def seen(self, rows: list[Account]) -> dict[str, str]:
+        return {str(account.pk): f"{account.granted:f}" for account in rows}
+
     def _before_and_after(self, row: Account, move: Decimal) -> list[Any]:
         then: Any = amount(row.available + move)
         if move < 0 and row.available + move < -row.credit_limit:
@@ -103,7 +114,10 @@ class Posting(AccountAct):
 
     def perform(self, row: Account, *, by: str, data: dict[str, Any]) -> Done:
         key = keyed(self.name, data["key"], row.pk)
-        moved = self.verb(row.pk, data["amount"], key=key, reason=data["reason"], actor=by)
+        seen = agreed(data["seen"])
+        if seen is None:
+            raise ChangedSince
+        moved = self.verb(row.pk, data["amount"], key=key, reason=data["reason"], actor=by, seen=seen)
         return Done(f"{self.told} {amount(moved.amount)}; {amount(moved.available_after)} credits are available now.")
 
 

@@ -7,19 +7,19 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Permission, User
 from django.contrib.sessions.models import Session
 from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
-from billing import ledger
 from billing.admin.once import Repeated, remember
 from billing.credentials import decrypt, digest
 from billing.models import Account, ApiKey, Transfer
 from tests.admin.people import (
     AGAIN,
     OPEN,
+    Person,
     act_url,
     at_once,
     history,
@@ -30,7 +30,7 @@ from tests.admin.people import (
     said_again,
     told,
 )
-from tests.builders import account, key, refused
+from tests.builders import account, key, refused, submit
 
 # An act commits, so that a verb that owns its transaction and a check at commit have their say.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -106,6 +106,41 @@ def test_an_amount_that_is_none_is_an_error_of_the_form(act, amount):
 
     assert "amount" in answer.context["form"].errors
     assert available(owner) == 10
+
+
+def test_a_key_that_has_expired_already_is_not_issued():
+    owner, person = account(), root()
+    fields = {"kind": "live", "name": "ci", "scopes": ["tasks:read"]}
+
+    for date in ("2001-01-01", "0001-01-01"):
+        answer = person.do(owner, "issue-key", **fields, expires_at_0=date, expires_at_1="00:00")
+        assert "This time has passed" in answer.context["form"].errors["expires_at"][0]
+
+    assert not ApiKey.objects.exists()
+
+
+def test_a_key_that_expired_says_so_in_every_list():
+    expired, person = key(account(), expires_at=timezone.now() - timedelta(seconds=1))[0], root()
+
+    for page in (list_url(ApiKey), page_url(expired), page_url(expired.account)):
+        shown = person.get(page).content.decode()
+        assert ("expired" in shown, ">valid<" in shown.replace(" ", "").replace("\n", "")) == (True, False), page
+
+
+@pytest.mark.parametrize("act", ["grant", "adjust"])
+def test_of_two_who_give_credits_the_second_is_shown_the_new_balance_first(act):
+    owner, ann, ben = account(), root(), Person(User.objects.create_superuser("ben"))
+    pages = ann.ask(owner, act), ben.ask(owner, act)
+    ann.send(owner, act, pages[0], amount="5")
+
+    asked = ben.send(owner, act, pages[1], amount="5")
+    submit(owner)
+    answer = ben.send(owner, act, asked, amount="5")
+
+    changed = "It changed since you looked: 15.0000 credits are granted now, not 10.0000."
+    assert asked.context["form"].non_field_errors() == [changed]
+    assert "15.0000" in str(asked.context["facts"].rows)
+    assert (len(told(answer)), available(owner)) == (1, 19)
 
 
 def everything_kept(person) -> str:
@@ -256,10 +291,10 @@ def test_a_form_that_was_refused_may_be_sent_again():
     page = person.ask(owner, "adjust")
 
     person.send(owner, "adjust", page, amount="-4")
-    ledger.grant(owner.pk, Decimal(5), key="more", reason="x", actor="test")
+    Account.objects.update(credit_limit=5)
     person.send(owner, "adjust", page, amount="-4")
 
-    assert available(owner) == 1
+    assert available(owner) == -4
 
 
 def test_a_key_that_is_taken_takes_back_what_its_transaction_did():

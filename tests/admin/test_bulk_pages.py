@@ -26,7 +26,7 @@ BEGIN = "admin:tasks_bulkaction_begin"
 def freeze(person, act, data=None, **filters) -> BulkAction:
     """Choose the act for all that match, and freeze them."""
     query = "&".join(f"{name}={value}" for name, value in {**filters, "act": act}.items())
-    answer = person.client.post(f"{reverse(BEGIN)}?{query}", data or {}, follow=True)
+    answer = person.client.post(f"{reverse(BEGIN)}?{query}", {"everything": "on"} | (data or {}), follow=True)
     return answer.context["original"]
 
 
@@ -167,15 +167,42 @@ def test_every_act_is_offered_for_many_under_the_same_permission():
 
 
 @pytest.mark.django_db
-def test_a_filter_that_means_nothing_matches_nothing_and_says_so():
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("status=broken", "status has a value that means nothing."),
+        ("status=%00", "status has a value that means nothing."),
+        ("account=", "account is given without a value."),
+        ("q=+", "q is given without a value."),
+        ("account__id__exact=00000000-0000-0000-0000-000000000000&account=", "account is given without a value."),
+        ("status=queued&status__exact=running", "status is given twice."),
+    ],
+)
+def test_a_filter_that_is_blank_or_means_nothing_begins_nothing_and_says_so(address, fault):
     submit()
-    person = root()
+    person, page = root(), f"{reverse(BEGIN)}?{address}&act=pause"
 
-    shown = person.get(reverse(BEGIN), status="broken", act="pause").content.decode()
-    action = freeze(person, "pause", status="broken")
+    shown = person.get(page)
+    person.client.post(page, {"everything": "on"})
 
-    assert "this value means nothing" in shown
-    assert action.total == 0
+    assert shown.context["faults"] == [fault]
+    assert fault in shown.content.decode()
+    assert BulkAction.objects.count() == 0
+
+
+@pytest.mark.django_db
+def test_all_tasks_are_meant_only_by_whoever_says_so():
+    person, listed = root(), list_url(Task)
+    submit()
+
+    unsaid = person.client.post(f"{reverse(BEGIN)}?act=pause", {})
+    said = freeze(person, "pause")
+    button = person.get(f"{listed}?q=&status=queued").content.decode()
+
+    assert "I mean all tasks, of every account." in unsaid.content.decode()
+    assert unsaid.context["everything"].errors
+    assert (said.total, BulkAction.objects.count()) == (1, 1)
+    assert f"{reverse(BEGIN)}?status=queued" in button
 
 
 @pytest.mark.django_db
@@ -188,7 +215,7 @@ def test_a_list_by_another_name_is_the_same_list_and_one_of_no_name_is_refused()
     refused = person.client.post(f"{reverse(BEGIN)}?act=pause&statuses=queued")
 
     assert list(action.rows.values_list("task_id", flat=True)) == [queued.pk]
-    assert "statuses" in refused.context["strange"]
+    assert refused.context["faults"] == ["statuses is no filter that is known here."]
     assert BulkAction.objects.count() == 1
 
 

@@ -1,8 +1,9 @@
 """The way from the list of tasks to all that match it."""
 
 from typing import Any
+from urllib.parse import urlencode
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.urls import reverse
 from unfold.enums import ActionVariant
 
@@ -28,5 +29,10 @@ def _button(request: HttpRequest) -> dict[str, Any]:
         "variant": ActionVariant.DEFAULT,
         "attrs": {},
         "dialog": None,
-        "path": f"{reverse('admin:tasks_bulkaction_begin')}?{request.GET.urlencode()}",
+        "path": f"{reverse('admin:tasks_bulkaction_begin')}?{_filled(request.GET)}",
     }
+
+
+def _filled(params: QueryDict) -> str:
+    """What the list was asked for: a search box that was sent empty asks for nothing."""
+    return urlencode([(name, value) for name, values in params.lists() for value in values if value.strip()])

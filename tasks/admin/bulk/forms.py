@@ -4,7 +4,12 @@ from decimal import Decimal
 from typing import Any
 
 from django import forms
-from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminIntegerFieldWidget, UnfoldAdminTextareaWidget
+from unfold.widgets import (
+    UnfoldAdminDecimalFieldWidget,
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldBooleanWidget,
+)
 
 from tasks.admin.task_acts.times import MoreTime, Priority
 from tasks.models import BulkAction
@@ -36,6 +41,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return f"{value:f}"
     return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+class EverythingForm(forms.Form):
+    """Without a filter all tasks are meant, and somebody has to say so."""
+
+    everything = forms.BooleanField(label="I mean all tasks, of every account.", widget=UnfoldBooleanWidget)
 
 
 class StartForm(forms.Form):

@@ -19,19 +19,19 @@ from billing.admin.screens import Screen, Table, amount, label, when
 from billing.exceptions import Refusal
 from billing.spreadsheets import MARK, Echo, harmless
 from tasks import bulk
-from tasks.admin.bulk.forms import TOLD, StartForm, told
+from tasks.admin.bulk.forms import TOLD, EverythingForm, StartForm, told
 from tasks.admin.bulk.words import (
     COLOURS,
     data_in_words,
+    faults_in,
     filters_in,
     in_words,
     moved_in_words,
     progress_in_words,
-    strange_in,
 )
 from tasks.admin.found import task_link
 from tasks.admin.task import TaskScreen
-from tasks.admin.task_list.filters import matching, unreadable
+from tasks.admin.task_list.filters import matching
 from tasks.identifiers import public_id
 from tasks.models import BulkAction, BulkActionRow
 
@@ -88,18 +88,21 @@ class BulkActionScreen(Screen):
         offered = [act for name, act in TITLES.items() if bulk.may(request.user, name)]
         if not (offered and self.has_view_permission(request)):
             raise PermissionDenied
-        filters, strange = filters_in(request.GET), strange_in(request.GET)
+        filters, faults = filters_in(request.GET), faults_in(request.GET)
+        sent = request.POST if request.method == "POST" else None
+        everything = None if filters or faults else EverythingForm(sent)
         act = next((act for act in offered if act.name == request.GET.get("act")), None)
-        form = TOLD[act.name](request.POST if request.method == "POST" else None) if act and act.name in TOLD else None
-        if request.method == "POST" and act and not strange and (form is None or form.is_valid()):
+        form = TOLD[act.name](sent) if act and act.name in TOLD else None
+        filled = sent is not None and all(each.is_valid() for each in (form, everything) if each)
+        if act and filled and not faults:
             return self._frozen(request, act, filters, told(form) if form else {})
         return self._page(
             request,
             "bulk_begin.html",
             title=f"{act.title}: all that match" if act else "All that match",
             words=in_words(filters),
-            wrong=unreadable(filters),
-            strange=strange,
+            faults=faults,
+            everything=everything,
             acts=[(each, f"?{urlencode({**filters, 'act': each.name})}") for each in offered],
             act=act,
             form=form,

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from django.http import QueryDict
 from django.utils.formats import localize
 
 from billing.admin.screens import amount
 from billing.models import Account
-from tasks.admin.task_list.filters import ALIASES, NEEDS, PARAMETERS, by_name
+from tasks.admin.task_list.filters import ALIASES, NEEDS, PARAMETERS, by_name, unreadable
 from tasks.admin.task_list.screen import BEFORE
 from tasks.bulk_acts import ACTS
 from tasks.models import BulkAction
@@ -36,9 +37,24 @@ def filters_in(params: Mapping[str, str]) -> dict[str, str]:
     return {name: named[name] for name in PARAMETERS if named.get(name)}
 
 
-def strange_in(params: Mapping[str, str]) -> list[str]:
-    """The names that mean nothing here: who dropped them would act on more tasks than were meant."""
-    return sorted(name for name in params if ALIASES.get(name, name) not in PARAMETERS and name not in NO_FILTER)
+def faults_in(params: QueryDict) -> list[str]:
+    """What of an address is not understood, in sentences: who dropped it would act on more tasks than were meant."""
+    given: dict[str, list[str]] = {}
+    for name, values in params.lists():
+        if name not in NO_FILTER:
+            given.setdefault(ALIASES.get(name, name), []).extend(value.strip() for value in values)
+    wrong = unreadable(filters_in(params))
+    return [f"{name} {fault}" for name in sorted(given) if (fault := _fault(name, given[name], wrong))]
+
+
+def _fault(name: str, values: list[str], wrong: list[str]) -> str:
+    if name not in PARAMETERS:
+        return "is no filter that is known here."
+    if not all(values):
+        return "is given without a value."
+    if len(set(values)) > 1:
+        return "is given twice."
+    return "has a value that means nothing." if name in wrong else ""
 
 
 def in_words(filters: Mapping[str, str]) -> str:
