@@ -161,3 +161,20 @@ def test_an_account_is_asked_for_by_name_and_never_listed():
     page = listed().content.decode()
 
     assert "Somebody Else" not in page
+
+
+def test_the_form_shows_what_the_list_is_narrowed_to_and_asks_once(monkeypatch):
+    monkeypatch.setattr(pages, "WINDOWS", (2, 2))
+    owner, to, other = account(name="Of the form"), deployment(), deployment(queue="other")
+    for model in (other, *[to] * 6, other):
+        submit(owner, model)
+    person = root()
+
+    with CaptureQueriesContext(connection) as queries:
+        shown = person.get(list_url(Task), model=other.name, account=str(owner.pk), created_from="2020-01-01T00:00Z")
+
+    page = " ".join(shown.content.decode().split())
+    assert len(queries) <= 15
+    assert f'<option value="{other.name}" selected>' in page
+    assert f'<option value="{owner.pk}" selected>' in page
+    assert 'value="2020-01-01T00:00"' in page

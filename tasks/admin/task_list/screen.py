@@ -147,7 +147,7 @@ class Narrowed(forms.Form):
             self._at(f"{name}_to", f"{name.capitalize()} before")
 
     def _choose(self, name: str, words: str, choices: list[tuple[str, str]]) -> None:
-        chosen = self.data.get(name)
+        chosen = self.initial.get(name)
         unknown = [(chosen, chosen)] if chosen and chosen not in dict(choices) else []
         self.fields[name] = forms.ChoiceField(
             choices=[("", "All"), *choices, *unknown], label=words, required=False, widget=UnfoldAdminSelectWidget
@@ -184,7 +184,7 @@ class Narrow(ListFilter):
         """The form as it was sent, times as browsers write them, and a link for each of the last so many days."""
         given = {name: _local(value) if name.endswith(("_from", "_to")) else value
                  for name, value in self.used_parameters.items()}  # fmt: skip
-        if "account" in unreadable(given):
+        if "account" in given and unreadable({"account": given["account"]}):
             del given["account"]
         presets = {
             name: [
@@ -193,7 +193,7 @@ class Narrow(ListFilter):
             ]
             for name in ("created", "ended")
         }
-        yield {"form": Narrowed(given, site=self.site), "presets": presets}
+        yield {"form": Narrowed(initial=given, site=self.site), "presets": presets}
 
 
 def _iso(span: timedelta) -> str:
