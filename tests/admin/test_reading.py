@@ -9,14 +9,15 @@ from django.contrib import admin
 from django.contrib.admin import ShowFacets
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection
+from django.db import connection, transaction
 from django.urls import reverse
 
+from billing.admin.screens import _parameters
 from billing.models import Account
 from tasks import lifecycle
 from tasks.admin import reading
 from tasks.admin.bulk.words import filters_in
-from tasks.admin.task_list.filters import matching, unreadable
+from tasks.admin.task_list.filters import PARAMETERS, matching, unreadable
 from tasks.admin.task_list.screen import TaskRows
 from tasks.admin.task_page import chain, page
 from tasks.models import Deployment, Receiver, Task, WebhookEndpoint
@@ -124,6 +125,26 @@ def test_what_is_not_there_is_not_found(path):
     answer = root().client.get(f"/admin/{path.format(uuid4(), type=of_tasks.pk)}")
 
     assert answer.status_code == 404
+
+
+def asked_of(screen):
+    """The names that a list's address may have."""
+    offered = {each if isinstance(each, str) else each[0] for each in screen.list_filter if not isinstance(each, type)}
+    own = PARAMETERS if screen.model is Task else _parameters(screen.list_filter)
+    return sorted({*own, *offered, *getattr(screen, "linked", ()), "q", "p", "o"})
+
+
+@pytest.mark.parametrize("value", ["9999-12-31T23:59:59-23:59", "9" * 40, "\x00'\\"])
+def test_no_list_breaks_on_what_no_page_asks(value):
+    me, answers = root(), {}
+    for model in LISTS:
+        for name in asked_of(admin.site._registry[model]):
+            with transaction.atomic():
+                answers[model, name] = me.get(list_url(model), **{name: value}).status_code
+                transaction.set_rollback(True)
+
+    assert len(answers) > 60
+    assert {asked: status for asked, status in answers.items() if status not in (200, 302, 400, 404)} == {}
 
 
 @pytest.mark.django_db(transaction=True)

@@ -8,6 +8,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils.timezone import now
+from psycopg.types.json import Jsonb
 
 from tasks import lifecycle
 from tasks.admin.task_list import pages
@@ -178,3 +179,15 @@ def test_the_form_shows_what_the_list_is_narrowed_to_and_asks_once(monkeypatch):
     assert f'<option value="{other.name}" selected>' in page
     assert f'<option value="{owner.pk}" selected>' in page
     assert 'value="2020-01-01T00:00"' in page
+
+
+@pytest.mark.parametrize("pairs", [[{"order": "7"}], [{"order ": " 7"}, {"order": "7"}]])
+def test_rare_metadata_is_found_by_its_index_however_it_may_be_meant(pairs):
+    statement = pages.with_metadata(len(pairs)).replace("AND id < %s", "")  # in a table of one row, all ids are cheaper
+
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {statement}", [*map(Jsonb, pairs), pages.RARE])
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+
+    assert plan.count("Bitmap Index Scan on task_metadata") == len(pairs)

@@ -29,7 +29,7 @@ RARE = 5_000
 # Of tasks that ended in a time, so many are looked at whatever their ids.
 FEW = 2_000
 WITH_METADATA = """
-WITH found AS MATERIALIZED (SELECT id FROM tasks_task WHERE metadata @> ANY(%s) AND id < %s)
+WITH found AS MATERIALIZED (SELECT id FROM tasks_task WHERE ({pairs}) AND id < %s)
 SELECT id FROM found ORDER BY id DESC LIMIT %s
 """
 FIRST, LAST = UUID(int=0), UUID(int=2**128 - 1)
@@ -116,10 +116,15 @@ def _floor(entries: list[Entries], start: UUID, number: int) -> UUID | None:
 def _rare(tasks: QuerySet, pairs: tuple[dict[str, str], ...], start: UUID, size: int) -> tuple[UUID | None, list[UUID]]:
     """Those with one of these pairs, by their own index: what was not found among the newest is rare."""
     with connection.cursor() as cursor:
-        cursor.execute(WITH_METADATA, [[Jsonb(pair) for pair in pairs], start, RARE])
+        cursor.execute(with_metadata(len(pairs)), [*map(Jsonb, pairs), start, RARE])
         ids = [row[0] for row in cursor.fetchall()]
     found = list(tasks.filter(pk__in=ids).values_list("pk", flat=True)[:size])
     return (ids[-1] if len(ids) == RARE else None), found
+
+
+def with_metadata(pairs: int) -> str:
+    """The statement for so many pairs: each by the index, which ANY of them would not use."""
+    return WITH_METADATA.format(pairs=" OR ".join(["metadata @> %s"] * pairs))
 
 
 def _bounds(params: Mapping[str, str], asked: Understood | None) -> tuple[UUID, UUID]:
