@@ -1,6 +1,9 @@
 from typing import Any
 
 from django.contrib import admin, messages
+from django.db.models import F, QuerySet
+from django.db.models.functions import Now
+from django.db.models.lookups import GreaterThan
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.enums import ActionVariant
@@ -8,7 +11,7 @@ from unfold.enums import ActionVariant
 from billing.admin.acts import Act, Acting, Done
 from billing.admin.screens import Screen, Table, label, table, when
 from billing.models import Price
-from billing.ratecards import clock, instead, to_come, withdraw
+from billing.ratecards import instead, to_come, withdraw
 
 WRITE = "billing.add_price"
 
@@ -44,6 +47,9 @@ class PriceScreen(Acting, Screen):
     ordering = ("rate_card__name", "meter", "-effective_from")
     fields = (("rate_card", "meter", "unit"), ("credits", "unit_size"), ("effective_from", "created_at"), "withdrawn")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return super().get_queryset(request).annotate(coming=GreaterThan(F("effective_from"), Now()))
+
     def add_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Prices are written on the page of their card, which shows what they change."""
         if request.method != "GET" or not request.user.has_perm(WRITE):
@@ -52,10 +58,10 @@ class PriceScreen(Acting, Screen):
         return HttpResponseRedirect(reverse("admin:billing_ratecard_changelist"))
 
     @admin.display(description="status")
-    def state(self, price: Price) -> str:
+    def state(self, price: Any) -> str:
         if hasattr(price, "withdrawal"):
             return label("withdrawn", "warning")
-        return label("to come", "info") if price.effective_from > clock() else label("begun")
+        return label("to come", "info") if price.coming else label("begun")
 
     @admin.display(description="withdrawn")
     def withdrawn(self, price: Price) -> str:

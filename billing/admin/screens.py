@@ -222,7 +222,8 @@ class Unchanged:
         data = super().clean()
         if self.seen != shown(self):
             now = "; ".join(f"{name} is {was}" for name, was, _ in _moved(self))
-            self.add_error(None, f"{ChangedSince.message} Unlike what you sent, now: {now or 'nothing'}.")
+            told = f"Unlike what you sent, now: {now or 'nothing'}. Saving again writes what you sent."
+            self.add_error(None, f"{ChangedSince.message} {told}")
         return data
 
 

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import escape
@@ -16,7 +17,7 @@ from billing.statements import rows
 from tasks import lifecycle, submission
 from tasks.foretelling import PRICE
 from tasks.sql import load
-from tests.admin.people import at_once, history, member, page_url, root, told
+from tests.admin.people import at_once, history, list_url, member, page_url, root, told
 from tests.builders import account, claim, deployment, request, submit
 
 pytestmark = pytest.mark.django_db
@@ -290,3 +291,20 @@ def test_a_card_warns_of_meters_that_nobody_priced():
     [doubt] = root().get(page_url(to.rate_card)).context["doubts"]
 
     assert doubt.startswith(f"{to.name}: no price in force for audio_seconds")
+
+
+def test_the_list_of_prices_says_how_each_stands_in_as_many_queries_for_more():
+    to, person = deployment(prices=(("task", "2"),)), root()
+    withdrawn(coming(to.rate_card, 9, days=1))
+    coming(to.rate_card, 7, days=2)
+
+    def read():
+        with CaptureQueriesContext(connection) as queries:
+            return person.get(list_url(Price)).content.decode(), len(queries)
+
+    page, few = read()
+    for days in (3, 4, 5):
+        coming(to.rate_card, days, days=days)
+
+    assert all(word in page for word in ("withdrawn", "to come", "begun"))
+    assert read()[1] == few
