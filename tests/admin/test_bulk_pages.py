@@ -81,6 +81,7 @@ def test_an_action_is_stopped_read_and_tried_again():
     owner, person = account("100"), root()
     tasks = [submit(owner) for _ in range(3)]
     action = freeze(person, "cancel", status="queued")
+    would = person.get(page_url(action)).context["would"]
     lifecycle.cancel(tasks[0].pk, by="test")
     start(person, action)
     bulk.act_on_many()
@@ -90,8 +91,10 @@ def test_an_action_is_stopped_read_and_tried_again():
     again = post(person, action, "again").context["original"]
 
     assert [row["told"] for row in refused.context["rows"]] == ["It has ended."]
+    assert would.rows[0][2] == "of 1 account, up to 3.0000 credits released"
     assert told(over) == ["It was over already."]
     assert (again.retry_of, again.total, again.suited, again.status) == (action, 1, 0, "ready")
+    assert told(post(person, again, "again")) == ["It has not been over yet, so there is nothing to try again."]
     assert "There is no task that it suits." in person.get(page_url(again)).content.decode()
 
 

@@ -32,6 +32,7 @@ from tasks.admin.bulk.words import (
 from tasks.admin.found import task_link
 from tasks.admin.task import TaskScreen
 from tasks.admin.task_list.filters import matching
+from tasks.foretelling import FORETELLINGS
 from tasks.identifiers import public_id
 from tasks.models import BulkAction, BulkActionRow
 
@@ -222,12 +223,13 @@ class BulkActionScreen(Screen):
 
 
 def title_of(action: BulkAction) -> str:
-    return f"{TITLES[action.act].title}: {localize(action.total)} tasks"
+    return f"{TITLES[action.act].title}: {localize(action.total)} task{'' if action.total == 1 else 's'}"
 
 
 def _would(action: BulkAction) -> Table:
     """What would happen, in counts."""
-    credits_ = moved_in_words(action, action.credits)
+    most = "up to " if FORETELLINGS[action.act].varies else ""
+    credits_ = f"{most}{moved}" if (moved := moved_in_words(action, action.credits)) else ""
     accounts = f"of {localize(action.accounts)} account{'' if action.accounts == 1 else 's'}"
     rows = [[label("will be done", "success"), localize(action.suited), ", ".join(filter(None, [accounts, credits_]))]]
     refused = [[label("will be refused", "danger"), localize(each["tasks"]), each["why"]] for each in action.foretold]
