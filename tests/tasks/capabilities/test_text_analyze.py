@@ -155,7 +155,7 @@ def test_a_hostile_text_takes_linear_time(pattern):
     _, briefly = timed(of(pattern, LONGEST // 40))
     result, long = timed(of(pattern, LONGEST // 4))
 
-    assert long < 40 * briefly + 0.1
+    assert long < 40 * briefly + 1
     assert result.usage["characters"] == LONGEST // 4
     assert len(json.dumps(result.output)) < 10_000
 
